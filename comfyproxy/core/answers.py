@@ -1,0 +1,107 @@
+"""The answers that the proxy makes itself: short, in the form the client takes, saying what happened and what to do.
+
+On ComfyUI's own API paths the JSON has ComfyUI's error shape (``server.py``, ``POST /prompt``), so that its
+page shows the sentence.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+
+from comfyproxy.core.http1 import RequestHead
+
+REASONS = {
+    100: "Continue", 101: "Switching Protocols", 103: "Early Hints", 200: "OK", 204: "No Content",
+    400: "Bad Request", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed", 408: "Request Timeout",
+    413: "Content Too Large", 414: "URI Too Long", 417: "Expectation Failed", 426: "Upgrade Required",
+    429: "Too Many Requests", 431: "Request Header Fields Too Large", 500: "Internal Server Error",
+    501: "Not Implemented", 502: "Bad Gateway", 503: "Service Unavailable", 504: "Gateway Timeout",
+    505: "HTTP Version Not Supported", 508: "Loop Detected",
+}  # fmt: skip
+
+ADVICE = {
+    408: "Send the whole request sooner.",
+    413: "Send less, or have the limit raised.",
+    414: "Send a shorter URL.",
+    431: "Send fewer or smaller header fields; clearing this site's cookies often helps.",
+    502: "Try again; if it stays, the server's own log says more.",
+    503: "Try again in a moment.",
+    504: "Try again later, or have the timeout raised.",
+}
+
+_API_PATH = re.compile(rb"/(?:api(?:/|\Z)|internal/|(?:prompt|queue|history|interrupt|free|upload|object_info)(?:/|\Z))")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A complete answer of the proxy's own."""
+
+    status: int
+    lines: tuple[bytes, ...]
+    body: bytes
+
+    @property
+    def reason(self) -> bytes:
+        """The reason phrase that goes with `status`."""
+        return REASONS.get(self.status, "").encode()
+
+
+def make_answer(
+    status: int,
+    message: str,
+    *,
+    head: RequestHead | None,
+    request_id: str,
+    comfyui: bool = False,
+    extra: tuple[bytes, ...] = (),
+) -> Answer:
+    """An answer of ``status`` whose body says ``message``, to the request of ``head`` if one was understood.
+
+    The body is JSON where ``Accept`` prefers it or, with ``comfyui``, on ComfyUI's API paths; else plain text.
+    """
+    advice = ADVICE.get(status, "")
+    if head is not None and (
+        wants_json(head.value(b"accept") or b"") or (comfyui and _API_PATH.match(head.target))
+    ):
+        kind, text = "application/json", _as_json(status, message, advice, request_id, comfyui)
+    else:
+        kind, text = "text/plain; charset=utf-8", " ".join(part for part in (message, advice) if part) + "\n"
+    body = text.encode()
+    lines = (
+        b"Server: comfyproxy",
+        b"Content-Type: " + kind.encode(),
+        b"Content-Length: %d" % len(body),
+        b"Cache-Control: no-store",
+        b"X-Content-Type-Options: nosniff",
+        b"X-Request-ID: " + request_id.encode(),
+        *extra,
+    )
+    return Answer(status, lines, body)
+
+
+def wants_json(accept: bytes) -> bool:
+    """Whether an ``Accept`` value asks for JSON before it asks for text, HTML or anything (RFC 9110 12.5.1)."""
+    best: tuple[float, bool] = (0.0, False)
+    for item in accept.lower().split(b","):
+        kind, _, parameters = item.strip().partition(b";")
+        weight = re.search(rb"q=([0-9.]+)", parameters)
+        try:
+            quality = float(weight.group(1)) if weight else 1.0
+        except ValueError:
+            quality = 0.0
+        json_kind = kind.strip() == b"application/json" or kind.strip().endswith(b"+json")
+        if quality > best[0]:
+            best = (quality, json_kind)
+    return best[1]
+
+
+def _as_json(status: int, message: str, advice: str, request_id: str, comfyui: bool) -> str:
+    if comfyui:
+        error = {
+            "type": "comfyproxy_" + REASONS.get(status, "error").lower().replace(" ", "_"),
+            "message": message,
+            "details": advice,
+            "extra_info": {"request_id": request_id},
+        }
+        return json.dumps({"error": error, "node_errors": {}})
+    return json.dumps({"error": message, "advice": advice, "status": status, "request_id": request_id})

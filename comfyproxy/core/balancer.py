@@ -1,0 +1,55 @@
+"""Chooses a backend: a pool, the policy that orders it, and the router that knows better for some requests."""
+
+from collections.abc import Collection
+
+from comfyproxy.core.backend import Backend, Lease
+from comfyproxy.core.changes import Changes
+from comfyproxy.core.pool import Pool
+from comfyproxy.core.routing import Router
+from comfyproxy.core.selection import Policy, RoundRobin
+from comfyproxy.errors import NoBackendAvailable
+
+
+class Balancer:
+    """One pool with its policy and, for an application it knows, a router.
+
+    ``keep_host`` says that the client's ``Host`` goes on to the backend untouched; otherwise each backend is
+    addressed by its own name.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        policy: Policy | None = None,
+        router: Router | None = None,
+        keep_host: bool = True,
+    ) -> None:
+        self.pool = pool
+        self.policy = policy if policy is not None else RoundRobin()
+        self.router = router
+        self.keep_host = keep_host
+        self.policy.use(pool.backends)
+
+    def apply(self, changes: Changes) -> None:
+        """Take a reload: the pool changes, its survivors keep their state."""
+        self.pool.apply(changes)
+        self.policy.use(self.pool.backends)
+
+    def choose(self, tried: Collection[Backend] = ()) -> Lease:
+        """A lease on the next backend of the policy's order that may be used and is not in ``tried``.
+
+        Raises `NoBackendAvailable` when there is none.
+        """
+        for backend in self.policy.order():
+            if backend.is_available and backend not in tried:
+                return Lease(backend)
+        raise NoBackendAvailable(self.pool.name, self._why_none(tried))
+
+    def _why_none(self, tried: Collection[Backend]) -> str:
+        size = len(self.pool)
+        if not size:
+            return f"The pool '{self.pool.name}' has no servers."
+        if tried:
+            count = "its server" if size == 1 else f"{len(tried)} of its {size} servers"
+            return f"The pool '{self.pool.name}' has no server that can be reached ({count} tried)."
+        return f"The pool '{self.pool.name}' is full: every server has as much in flight as it may."

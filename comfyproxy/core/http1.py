@@ -1,0 +1,305 @@
+"""HTTP/1.1 heads and body framing over raw bytes (RFC 9112), strictly.
+
+One anchored expression validates a whole head; what it refuses is examined a second time, slowly, only
+to say why. A head is kept as the lines it came in, so what is forwarded is what was received: nothing is
+re-cased, merged or re-ordered, and nothing is decoded.
+
+Where RFC 9112 lets a recipient choose between repairing and refusing, this refuses: bare CR or LF,
+folded lines, blanks before the colon, repeated or signed lengths, a length beside a transfer coding.
+Whatever is accepted here, h11 and llhttp accept with the same framing (``tests/core/test_http1_oracles.py``).
+
+Bodies are described by one number: a length, or `CHUNKED`, or `UNTIL_CLOSE`.
+"""
+
+import re
+
+from comfyproxy.core.chunked import CHUNKED
+from comfyproxy.errors import BackendProtocolError, ProtocolError
+
+UNTIL_CLOSE = -2
+"""Body of a response that ends when its connection does (RFC 9112 section 6.3, item 8)."""
+
+MAX_LENGTH = 2**63 - 1
+
+Fields = list[tuple[bytes, bytes]]
+"""Lower-cased name and whole line (without its CRLF), in the order received."""
+
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
+_FIELDS = rb"((?:" + _TOKEN + rb":[\t -~\x80-\xff]*+\r\n)*+)\r\n"
+_REQUEST = re.compile(rb"(" + _TOKEN + rb") ([!\"$-~]++) HTTP/1\.([0-9])\r\n" + _FIELDS)
+_RESPONSE = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9][0-9])(?: ([\t -~\x80-\xff]*+))?\r\n" + _FIELDS)
+_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([^ ]+) HTTP/([0-9])\.([0-9])")
+_FIELD_LINE = re.compile(_TOKEN + rb":[\t -~\x80-\xff]*+")
+_ABSOLUTE = re.compile(rb"(?i:https?)://([^/?]*)(.*)")
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+;=-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+_BARE_LINE_END = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
+
+_NOTABLE = frozenset(
+    b"host content-length transfer-encoding connection upgrade expect te max-forwards date via cookie".split()
+)
+_SINGLE = frozenset((b"host", b"content-length"))
+
+_UNREMOVABLE = frozenset(
+    b"host content-length content-type transfer-encoding cookie set-cookie authorization forwarded via date "
+    b"x-forwarded-for x-forwarded-host x-forwarded-proto x-real-ip x-request-id "
+    b"sec-websocket-key sec-websocket-version sec-websocket-accept".split()
+)
+"""Fields that ``Connection`` may not name away: removing them would change what the message means or who
+is believed to have sent it."""
+
+
+class Head:
+    """What requests and responses have in common.
+
+    ``fields`` holds every line; ``notable`` the values (blanks trimmed, repeats joined by a comma) of the
+    fields that framing, routing and forwarding look at. ``close`` says that the sender will not reuse the
+    connection. ``options`` are the fields that ``Connection`` names, to be dropped on the way.
+    """
+
+    __slots__ = ("body", "close", "fields", "minor", "notable", "options", "upgrade")
+
+    minor: int
+    fields: Fields
+    notable: dict[bytes, bytes]
+    body: int
+    close: bool
+    upgrade: bool
+    options: frozenset[bytes]
+
+    def value(self, name: bytes) -> bytes | None:
+        """The first field of that lower-case ``name``, trimmed, or ``None``."""
+        for field, line in self.fields:
+            if field == name:
+                return line[len(name) + 1 :].strip(b" \t")
+        return None
+
+    def values(self, name: bytes) -> list[bytes]:
+        """Every field of that lower-case ``name``, trimmed, in order."""
+        return [line[len(name) + 1 :].strip(b" \t") for field, line in self.fields if field == name]
+
+    def _read_fields(self, block: bytes) -> None:
+        """Split ``block`` (validated, each line ending in CRLF) and read ``Connection``."""
+        self.fields = fields = []
+        self.notable = notable = {}
+        self.options = frozenset()
+        self.upgrade = False
+        for line in block.split(b"\r\n")[:-1]:
+            name, _, value = line.partition(b":")
+            name = name.lower()
+            fields.append((name, line))
+            if name in _NOTABLE:
+                value = value.strip(b" \t")
+                if name in notable:
+                    if name in _SINGLE:
+                        raise ProtocolError(400, f"The field {name.decode().title()} is there more than once.")
+                    value = notable[name] + b"," + value
+                notable[name] = value
+        self.close = self.minor == 0
+        if b"connection" in notable:
+            self._read_connection(notable[b"connection"])
+
+    def _read_connection(self, value: bytes) -> None:
+        options = {option.strip(b" \t") for option in value.lower().split(b",")}
+        if b"close" in options:
+            self.close = True
+        elif self.minor == 0 and b"keep-alive" in options:
+            self.close = False
+        self.upgrade = b"upgrade" in options and self.minor > 0
+        self.options = frozenset(options - _UNREMOVABLE - {b"close", b"keep-alive", b"upgrade", b"te", b""})
+
+
+class RequestHead(Head):
+    """A validated request head.
+
+    ``target`` is the origin form as received (RFC 9112 section 3.2); an absolute form was split, its authority
+    being ``host``. ``body`` is a length (0 for none) or `CHUNKED`.
+    """
+
+    __slots__ = ("host", "method", "target")
+
+    method: bytes
+    target: bytes
+    host: bytes
+
+    @property
+    def path(self) -> bytes:
+        """The target without its query, percent-encoding untouched."""
+        return self.target.partition(b"?")[0]
+
+    @property
+    def line(self) -> bytes:
+        """The request line as a log shows it."""
+        return b"%s %s HTTP/1.%d" % (self.method, self.target, self.minor)
+
+    @property
+    def is_idempotent(self) -> bool:
+        """Whether sending it twice means no more than sending it once (RFC 9110 section 9.2.2)."""
+        return self.method in _IDEMPOTENT
+
+    @property
+    def expects_continue(self) -> bool:
+        """Whether the client waits for a 100 before it sends its body (RFC 9110 section 10.1.1)."""
+        return self.minor > 0 and self.notable.get(b"expect", b"").lower() == b"100-continue"
+
+
+class ResponseHead(Head):
+    """A validated response head; ``body`` is a length, `CHUNKED` or `UNTIL_CLOSE`."""
+
+    __slots__ = ("reason", "status")
+
+    status: int
+    reason: bytes
+
+
+_IDEMPOTENT = frozenset((b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"))
+
+
+def parse_request_head(raw: bytes) -> RequestHead:
+    """Parse one whole request head, its empty line included.
+
+    Raises `ProtocolError` with 400, 501 (a transfer coding we do not know), 505 (not HTTP/1).
+    """
+    match = _REQUEST.fullmatch(raw)
+    if match is None:
+        raise _explain_request(raw)
+    head = RequestHead()
+    head.method, head.target, minor, block = match.groups()
+    head.minor = 0 if minor == b"0" else 1
+    head._read_fields(block)
+    _read_target(head)
+    head.body = _request_body(head)
+    return head
+
+
+def parse_response_head(raw: bytes, method: bytes) -> ResponseHead:
+    """Parse one whole response head, answering a request made with ``method``.
+
+    Raises `BackendProtocolError` for anything malformed (RFC 9112 section 6.3: discard it and answer 502).
+    """
+    match = _RESPONSE.fullmatch(raw)
+    if match is None:
+        raise BackendProtocolError("The head of its answer is malformed.", request_was_sent=True)
+    head = ResponseHead()
+    minor, status, reason, block = match.groups()
+    head.minor = 0 if minor == b"0" else 1
+    head.status = int(status)
+    head.reason = reason or b""
+    try:
+        head._read_fields(block)
+        head.body = _response_body(head, method)
+    except ProtocolError as error:
+        raise BackendProtocolError(f"Its answer is malformed. {error}", request_was_sent=True) from error
+    if head.body == UNTIL_CLOSE:
+        head.close = True
+    return head
+
+
+def check_partial_head(data: bytes) -> None:
+    """Refuse the beginning of a request head as soon as no continuation could make it valid.
+
+    Raises `ProtocolError`: a client that speaks TLS, or ends its lines with a bare LF, is told at once.
+    """
+    if _BARE_LINE_END.search(data):
+        raise ProtocolError(400, "A line of the request head does not end with CRLF.")
+    if data and not re.match(_TOKEN, data) and data not in (b"\r", b"\r\n"):
+        raise ProtocolError(400, "This is not an HTTP request.")
+
+
+def parse_length(value: bytes) -> int:
+    """A ``Content-Length``: digits only, at most 2**63-1 (RFC 9110 section 8.6); `ProtocolError` 400 otherwise."""
+    if not value.isdigit() or len(value) > 19 or (length := int(value)) > MAX_LENGTH:
+        raise ProtocolError(400, "The Content-Length is not a valid number.")
+    return length
+
+
+def is_valid_host(value: bytes) -> bool:
+    """Whether ``value`` has the form of a ``Host`` field: ``host[:port]`` (RFC 9110 section 7.2)."""
+    return _HOST.fullmatch(value) is not None
+
+
+def _read_target(head: RequestHead) -> None:
+    target = head.target
+    host = head.notable.get(b"host")
+    if target[0] != 0x2F:
+        if (match := _ABSOLUTE.fullmatch(target)) is not None:
+            if host is None and head.minor > 0:
+                raise ProtocolError(400, "The request has no Host field.")
+            host, rest = match.groups()
+            if not host:
+                raise ProtocolError(400, "The request target names no host.")
+            head.target = rest if rest[:1] == b"/" else b"/" + rest
+        elif head.method == b"CONNECT":
+            raise ProtocolError(405, "This is a reverse proxy: it makes no tunnels for CONNECT.")
+        elif not (target == b"*" and head.method == b"OPTIONS"):
+            raise ProtocolError(400, "The request target is not a path.")
+    elif head.method == b"CONNECT":
+        raise ProtocolError(405, "This is a reverse proxy: it makes no tunnels for CONNECT.")
+    if host is None:
+        if head.minor > 0:
+            raise ProtocolError(400, "The request has no Host field.")
+        host = b""
+    elif not is_valid_host(host):
+        raise ProtocolError(400, "The Host field is not a valid host.")
+    head.host = host
+
+
+def _request_body(head: RequestHead) -> int:
+    notable = head.notable
+    coding = notable.get(b"transfer-encoding")
+    if coding is None:
+        length = notable.get(b"content-length")
+        return 0 if length is None else parse_length(length)
+    if b"content-length" in notable:
+        raise ProtocolError(400, "The request has both a Content-Length and a Transfer-Encoding.")
+    if head.minor == 0:
+        raise ProtocolError(400, "A Transfer-Encoding does not belong in HTTP/1.0.")
+    _check_codings(coding)
+    return CHUNKED
+
+
+def _response_body(head: ResponseHead, method: bytes) -> int:
+    notable = head.notable
+    coding = notable.get(b"transfer-encoding")
+    length = parse_length(notable[b"content-length"]) if b"content-length" in notable else None
+    if head.status < 200 or head.status in (204, 304) or method == b"HEAD":
+        return 0
+    if coding is not None:
+        if length is not None:
+            raise ProtocolError(502, "It has both a Content-Length and a Transfer-Encoding.")
+        if head.minor == 0:
+            raise ProtocolError(502, "It has a Transfer-Encoding in HTTP/1.0.")
+        _check_codings(coding)
+        return CHUNKED
+    if head.status == 205:
+        return length or 0
+    return UNTIL_CLOSE if length is None else length
+
+
+def _check_codings(value: bytes) -> None:
+    """Accept ``chunked`` alone; say 501 for codings we do not know, 400 for what is malformed (9112 6.1)."""
+    codings = [coding.strip(b" \t").lower() for coding in value.split(b",")]
+    if codings == [b"chunked"]:
+        return
+    if codings[-1] != b"chunked" or codings.count(b"chunked") > 1:
+        raise ProtocolError(400, "The Transfer-Encoding does not end with chunked, once.")
+    if not all(re.fullmatch(_TOKEN, coding) for coding in codings):
+        raise ProtocolError(400, "The Transfer-Encoding is malformed.")
+    raise ProtocolError(501, "The Transfer-Encoding has a coding other than chunked.")
+
+
+def _explain_request(raw: bytes) -> ProtocolError:
+    """Why ``raw`` is not a request head."""
+    if _BARE_LINE_END.search(raw):
+        return ProtocolError(400, "A line of the request head does not end with CRLF.")
+    first, *lines = raw.split(b"\r\n")
+    match = _REQUEST_LINE.fullmatch(first)
+    if match is None:
+        return ProtocolError(400, "The request line is malformed.")
+    if match.group(3) != b"1":
+        return ProtocolError(505, "This server speaks HTTP/1.1 and HTTP/1.0 here.")
+    for number, line in enumerate(lines[:-2], 1):
+        if line[:1] in (b" ", b"\t"):
+            return ProtocolError(400, f"Header line {number} begins with a blank (folded lines are obsolete).")
+        if not _FIELD_LINE.fullmatch(line):
+            return ProtocolError(400, f"Header line {number} is malformed.")
+    return ProtocolError(400, "The request target has characters that do not belong in it.")

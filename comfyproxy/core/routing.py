@@ -1,0 +1,74 @@
+"""What a router may say of a request, as values.
+
+A router knows an application (`comfyproxy.comfyui.router` knows ComfyUI). It sees the head, and the
+body only if it asks for it; it performs nothing itself.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from comfyproxy.core.backend import Backend
+from comfyproxy.core.http1 import RequestHead
+
+
+@dataclass(frozen=True, slots=True)
+class Default:
+    """Any backend will do: the pool's policy chooses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """This backend has what the request is about.
+
+    ``strict`` says that no other will do: if it cannot be reached the request fails. Otherwise another one
+    takes over.
+    """
+
+    backend: Backend
+    strict: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NeedBody:
+    """Ask again with the whole body; one larger than ``limit`` octets is refused with 413."""
+
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Answer this status with this sentence; no backend sees the request."""
+
+    status: int
+    message: str
+
+
+Decision = Default | Pin | NeedBody | Refuse
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrite:
+    """What is different about a request once its backend is known, and about the answer to it.
+
+    ``None`` leaves the target or the body as it is. ``answer_lines`` are field lines added to the answer.
+    """
+
+    target: bytes | None = None
+    body: bytes | None = None
+    answer_lines: tuple[bytes, ...] = ()
+
+
+class Router(Protocol):
+    """Places requests of one application on the backends of one pool."""
+
+    drop: frozenset[bytes]
+    """Lower-case names of request fields that the application's backends must not see."""
+
+    def route(self, head: RequestHead, body: bytes | None, now: float) -> Decision:
+        """Where this request belongs; ``body`` is ``None`` until it was asked for, ``now`` is in seconds."""
+
+    def place(self, head: RequestHead, body: bytes | None, backend: Backend, now: float) -> Rewrite | None:
+        """Note that the request goes to ``backend`` and say what is to change; called again on a retry."""
+
+    def cookies(self, value: bytes) -> bytes:
+        """A ``Cookie`` value without what is the proxy's own; empty if nothing is left."""

@@ -1,0 +1,74 @@
+"""Everything comfyproxy raises, in one tree.
+
+Each error carries what its catcher needs to decide: the status to answer, and whether bytes of the
+request had already been sent upstream (so whether another backend may be tried).
+"""
+
+
+class ComfyproxyError(Exception):
+    """Base of every error of this package; ``str()`` is one sentence fit for a person."""
+
+
+class ConfigError(ComfyproxyError):
+    """A source of configuration does not parse.
+
+    ``source`` names it (a path, ``--url``, ``DEV_SERVER_COMFYUI_URL``); ``line`` and ``column`` count
+    from 1 and are ``None`` where the source has none.
+    """
+
+    def __init__(self, message: str, source: str, line: int | None = None, column: int | None = None) -> None:
+        place = ":".join(str(part) for part in (source, line, column) if part is not None)
+        super().__init__(f"{place}: {message}")
+        self.message = message
+        self.source = source
+        self.line = line
+        self.column = column
+
+
+class ProtocolError(ComfyproxyError):
+    """A peer broke HTTP; ``status`` is what a client is told (4xx its fault, 502 the backend's)."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class NoBackendAvailable(ComfyproxyError):
+    """No backend of the pool may take this request now."""
+
+    status = 503
+
+    def __init__(self, pool: str, message: str) -> None:
+        super().__init__(message)
+        self.pool = pool
+
+
+class BackendError(ComfyproxyError):
+    """A backend failed one exchange; ``request_was_sent`` says whether it may have acted on it."""
+
+    status = 502
+
+    def __init__(self, message: str, *, request_was_sent: bool) -> None:
+        super().__init__(message)
+        self.request_was_sent = request_was_sent
+
+
+class ConnectFailed(BackendError):
+    """No connection to the backend came about; nothing was sent, so trying another is always safe."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, request_was_sent=False)
+
+
+class BackendLost(BackendError):
+    """The backend's connection ended before its answer did."""
+
+
+class BackendTimeout(BackendError):
+    """The backend kept its connection open but said nothing for too long."""
+
+    status = 504
+
+
+class BackendProtocolError(BackendError):
+    """The backend's answer breaks HTTP (RFC 9112); its connection is closed."""
