@@ -1,0 +1,189 @@
+"""What every test gets: bounded hypothesis profiles, a bound on waiting, and two checks that pytest alone does not make.
+
+pytest-twisted runs every test inside the running reactor. An error in a Deferred that nobody looks at is then only
+printed, a timer or a socket that a test leaves behind is met by the next test, and a test that waits for a Deferred
+which never fires waits for ever: pytest-timeout's signal would be swallowed by the reactor's main loop. The fixtures
+`no_unhandled_errors` and `clean_reactor` and the hook `pytest_pyfunc_call` turn all three into failures of the test
+that did it. `tests/test_house.py` proves each of them.
+"""
+
+import gc
+import os
+from collections.abc import Callable, Iterator
+from inspect import iscoroutine
+from typing import Any
+
+import hypothesis
+import pytest
+import pytest_twisted
+from twisted.internet import defer, reactor, task
+from twisted.logger import LogEvent, STDLibLogObserver, globalLogBeginner, globalLogPublisher
+from twisted.python.failure import Failure
+
+hypothesis.settings.register_profile(
+    "fast", max_examples=50, deadline=None, print_blob=True, derandomize=bool(os.environ.get("CI"))
+)
+hypothesis.settings.register_profile("deep", max_examples=5_000, deadline=None, print_blob=True)
+hypothesis.settings.load_profile("fast")
+
+# Turns of the reactor that what a test has closed may take to be gone: a TLS connection says goodbye in about five.
+# They do not wait, so that no timer of a test can hide in them.
+CLOSING_TURNS = 12
+
+# An asynchronous test is cancelled where it waits after this share of its timeout; at the whole of it pytest-timeout,
+# which can only end the process, is the last resort (for instance for a fixture that hangs).
+CANCEL_AT = 0.9
+
+
+class ErrorLog:
+    """The errors with a failure that Twisted logged during one test, as trial's flushLoggedErrors would see them."""
+
+    def __init__(self) -> None:
+        self._events: list[LogEvent] = []
+
+    def __call__(self, event: LogEvent) -> None:
+        if "log_failure" in event:
+            self._events.append(event)
+
+    def flush(self, *errors: type[BaseException]) -> list[BaseException]:
+        """Take out and return what was logged: of these types, or everything when none is given."""
+        gc.collect()
+        taken, kept = [], []
+        for event in self._events:
+            (taken if not errors or isinstance(_error(event), errors) else kept).append(event)
+        self._events = kept
+        return [_error(event) for event in taken]
+
+    def report(self) -> str:
+        """What is left, one paragraph an error, traceback included."""
+        return "\n".join(_describe(event) for event in self._events)
+
+
+def _error(event: LogEvent) -> BaseException:
+    return event["log_failure"].value
+
+
+def _describe(event: LogEvent) -> str:
+    return f"{event.get('log_format') or ''}\n{event['log_failure'].getTraceback()}"
+
+
+def pytest_configure() -> None:
+    """Send Twisted's log to the standard library's, where pytest shows it for a failed test and `caplog` reads it.
+
+    Until somebody begins logging, Twisted keeps every event for whoever does, and with it every failure and its frames.
+    """
+    globalLogBeginner.beginLoggingTo([STDLibLogObserver()], redirectStandardIO=False, discardBuffer=True)
+
+
+def pytest_collection_finish() -> None:
+    """Set aside what was imported, so that collecting garbage after a test looks only at what that test made.
+
+    Without it a collection visits every object of every imported module: some 50 ms, a minute in a thousand tests.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Put back what was set aside, for the checks that pytest itself makes at the end."""
+    gc.unfreeze()
+
+
+@pytest.fixture(autouse=True)
+def no_unhandled_errors() -> Iterator[ErrorLog]:
+    """Fail a test during which Twisted logged an error, such as a failed Deferred without an errback.
+
+    The observer is yielded for `flush_logged_errors`. A Deferred reports its unhandled error when it is collected, and a
+    failure is part of a cycle through its traceback: hence the collection here.
+    """
+    log = ErrorLog()
+    globalLogPublisher.addObserver(log)
+    yield log
+    gc.collect()
+    globalLogPublisher.removeObserver(log)
+    left = log.report()
+    gc.freeze()
+    if left:
+        pytest.fail(f"errors were logged and not flushed:\n{left}", pytrace=False)
+
+
+@pytest.fixture
+def flush_logged_errors(no_unhandled_errors: ErrorLog) -> Callable[..., list[BaseException]]:
+    """For a test that expects errors to be logged: `flush_logged_errors(SomeError)` returns them and forgets them."""
+    return no_unhandled_errors.flush
+
+
+@pytest.fixture(scope="session")
+def running_reactor() -> Any:
+    """The reactor, started: from here on its own wakers are among its readers."""
+    pytest_twisted.blockon(task.deferLater(reactor, 0))
+    return reactor
+
+
+def _selectables(reactor: Any) -> set[object]:
+    return {*reactor.getReaders(), *reactor.getWriters()}
+
+
+@pytest.fixture(autouse=True)
+def clean_reactor(running_reactor: Any, no_unhandled_errors: ErrorLog) -> Iterator[None]:
+    """Fail a test that leaves a timer, a connection or a listening port in the reactor, and remove what it left.
+
+    What was there before the test, such as the server of a module's fixture, may stay.
+    """
+    timers = set(running_reactor.getDelayedCalls())
+    selectables = _selectables(running_reactor)
+
+    def leftovers() -> tuple[set[Any], set[Any]]:
+        return (
+            set(running_reactor.getDelayedCalls()) - timers,
+            _selectables(running_reactor) - selectables,
+        )
+
+    yield
+    for _ in range(CLOSING_TURNS):
+        if not any(leftovers()):
+            return
+        pytest_twisted.blockon(task.deferLater(running_reactor, 0))
+    new_timers, new_selectables = leftovers()
+    left = "\n".join(str(one) for one in [*new_timers, *new_selectables])
+    for call in new_timers:
+        call.cancel()
+    for selectable in new_selectables:
+        running_reactor.removeReader(selectable)
+        running_reactor.removeWriter(selectable)
+        selectable.connectionLost(Failure(ConnectionAbortedError("left behind by a test")))
+    if left:
+        pytest.fail(f"left behind in the reactor:\n{left}", pytrace=False)
+
+
+def _timeout(test: pytest.Function) -> float:
+    """The seconds that pytest-timeout gives this test; 0 for no bound."""
+    marker = test.get_closest_marker("timeout")
+    if marker:
+        return float(marker.args[0] if marker.args else marker.kwargs["timeout"])
+    given = test.config.getoption("timeout")
+    return float(test.config.getini("timeout") if given is None else given)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
+    """Give an asynchronous test its timeout as a cancellation, so that the traceback shows where it waited."""
+    test, seconds = pyfuncitem.obj, _timeout(pyfuncitem) * CANCEL_AT
+    if not hasattr(test, "_pytest_twisted_mark") or not seconds:
+        return
+
+    async def bounded(**arguments: Any) -> None:
+        started = test(**arguments)
+        waiting = defer.ensureDeferred(started) if iscoroutine(started) else started
+        timer = reactor.callLater(seconds, waiting.cancel)
+        try:
+            await waiting
+        except defer.CancelledError as cancelled:
+            if timer.active():
+                raise
+            raise TimeoutError(f"still waiting after {seconds:g} s") from cancelled
+        finally:
+            if timer.active():
+                timer.cancel()
+
+    pyfuncitem.obj = pytest_twisted.ensureDeferred(bounded)
