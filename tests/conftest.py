@@ -1,10 +1,10 @@
-"""What every test gets: bounded hypothesis profiles, a bound on waiting, and two checks that pytest alone does not make.
+"""What every test gets: bounded hypothesis profiles, and three checks that pytest alone does not make.
 
-pytest-twisted runs every test inside the running reactor. An error in a Deferred that nobody looks at is then only
-printed, a timer or a socket that a test leaves behind is met by the next test, and a test that waits for a Deferred
-which never fires waits for ever: pytest-timeout's signal would be swallowed by the reactor's main loop. The fixtures
-`no_unhandled_errors` and `clean_reactor` and the hook `pytest_pyfunc_call` turn all three into failures of the test
-that did it. `tests/test_house.py` proves each of them.
+pytest-twisted runs every test inside the running reactor. There an error in a Deferred that nobody looks at
+is only printed, a timer or a socket that a test leaves behind is met by the next test, and a test that waits
+for a Deferred which never fires waits for ever: pytest-timeout's signal is swallowed by the reactor's main
+loop. The fixtures `no_unhandled_errors` and `clean_reactor` and the hook `pytest_pyfunc_call` make all three
+fail the test that did it. `tests/test_house.py` proves each of them.
 """
 
 import gc
@@ -26,17 +26,18 @@ hypothesis.settings.register_profile(
 hypothesis.settings.register_profile("deep", max_examples=5_000, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("fast")
 
-# Turns of the reactor that what a test has closed may take to be gone: a TLS connection says goodbye in about five.
-# They do not wait, so that no timer of a test can hide in them.
+# Turns of the reactor that what a test has closed may take to be gone: a connection that was told to close
+# needs some to say goodbye. They do not wait, so that no timer of a test can hide in them.
 CLOSING_TURNS = 12
 
-# An asynchronous test is cancelled where it waits after this share of its timeout; at the whole of it pytest-timeout,
-# which can only end the process, is the last resort (for instance for a fixture that hangs).
+# An asynchronous test is cancelled where it waits after this share of its timeout. At the whole of it
+# pytest-timeout ends the process, which is all it can do: the last resort, for instance for a fixture that
+# hangs.
 CANCEL_AT = 0.9
 
 
 class ErrorLog:
-    """The errors with a failure that Twisted logged during one test, as trial's flushLoggedErrors would see them."""
+    """The failures that Twisted logged during one test: what trial's flushLoggedErrors would see."""
 
     def __init__(self) -> None:
         self._events: list[LogEvent] = []
@@ -68,9 +69,10 @@ def _describe(event: LogEvent) -> str:
 
 
 def pytest_configure() -> None:
-    """Send Twisted's log to the standard library's, where pytest shows it for a failed test and `caplog` reads it.
+    """Send Twisted's log to the standard library's: pytest shows it for a failed test, and `caplog` reads it.
 
-    Until somebody begins logging, Twisted keeps every event for whoever does, and with it every failure and its frames.
+    Until somebody begins logging, Twisted keeps every event for whoever does, with its failure and all its
+    frames.
     """
     globalLogBeginner.beginLoggingTo([STDLibLogObserver()], redirectStandardIO=False, discardBuffer=True)
 
@@ -78,7 +80,8 @@ def pytest_configure() -> None:
 def pytest_collection_finish() -> None:
     """Set aside what was imported, so that collecting garbage after a test looks only at what that test made.
 
-    Without it a collection visits every object of every imported module: some 50 ms, a minute in a thousand tests.
+    Otherwise each collection visits every object of every imported module: some 50 ms, a minute per thousand
+    tests.
     """
     gc.collect()
     gc.freeze()
@@ -93,8 +96,8 @@ def pytest_sessionfinish() -> None:
 def no_unhandled_errors() -> Iterator[ErrorLog]:
     """Fail a test during which Twisted logged an error, such as a failed Deferred without an errback.
 
-    The observer is yielded for `flush_logged_errors`. A Deferred reports its unhandled error when it is collected, and a
-    failure is part of a cycle through its traceback: hence the collection here.
+    A Deferred reports its unhandled error when it is collected, and a failure is often part of a cycle
+    through its traceback: hence the collection here.
     """
     log = ErrorLog()
     globalLogPublisher.addObserver(log)
@@ -109,7 +112,7 @@ def no_unhandled_errors() -> Iterator[ErrorLog]:
 
 @pytest.fixture
 def flush_logged_errors(no_unhandled_errors: ErrorLog) -> Callable[..., list[BaseException]]:
-    """For a test that expects errors to be logged: `flush_logged_errors(SomeError)` returns them and forgets them."""
+    """For a test that expects errors: `flush_logged_errors(SomeError)` returns them and forgets them."""
     return no_unhandled_errors.flush
 
 
@@ -126,7 +129,7 @@ def _selectables(reactor: Any) -> set[object]:
 
 @pytest.fixture(autouse=True)
 def clean_reactor(running_reactor: Any, no_unhandled_errors: ErrorLog) -> Iterator[None]:
-    """Fail a test that leaves a timer, a connection or a listening port in the reactor, and remove what it left.
+    """Fail a test that leaves a timer, a connection or a listening port in the reactor; remove what it left.
 
     What was there before the test, such as the server of a module's fixture, may stay.
     """
@@ -167,7 +170,7 @@ def _timeout(test: pytest.Function) -> float:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
-    """Give an asynchronous test its timeout as a cancellation, so that the traceback shows where it waited."""
+    """Make an asynchronous test's timeout a cancellation, so that the traceback shows where it waited."""
     test, seconds = pyfuncitem.obj, _timeout(pyfuncitem) * CANCEL_AT
     if not hasattr(test, "_pytest_twisted_mark") or not seconds:
         return

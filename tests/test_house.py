@@ -50,7 +50,8 @@ async def test_closes_both_ends_without_waiting():
             accepted.callback(self.transport)
 
     port = reactor.listenTCP(0, protocol.Factory.forProtocol(Server), interface="127.0.0.1")
-    reactor.connectTCP("127.0.0.1", port.getHost().port, protocol.ClientFactory.forProtocol(protocol.Protocol))
+    factory = protocol.ClientFactory.forProtocol(protocol.Protocol)
+    reactor.connectTCP("127.0.0.1", port.getHost().port, factory)
     transport = await accepted
     transport.loseConnection()
     port.stopListening()

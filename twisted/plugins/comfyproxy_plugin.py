@@ -1,4 +1,4 @@
-"""What `twistd comfyproxy` and `twist comfyproxy` find. It names comfyproxy.tap, which is imported only when chosen."""
+"""What `twistd comfyproxy` and `twist comfyproxy` find; comfyproxy.tap is imported only when it is chosen."""
 
 from twisted.application.service import ServiceMaker
 
