@@ -5,6 +5,8 @@ which a backend learns who asked are ours to write, so whatever an untrusted cli
 in every spelling that a CGI-style backend could take for them.
 """
 
+import re
+
 from comfyproxy.core.http1 import Fields, Head, RequestHead
 
 HOP_BY_HOP = frozenset(
@@ -21,6 +23,7 @@ REQUEST_DROPS = HOP_BY_HOP | FORWARDING | {b"host"}
 TRUSTED_REQUEST_DROPS = HOP_BY_HOP | {b"host", b"x-forwarded-for", b"x-real-ip"}
 """The same for a request from a trusted proxy, whose word on host and scheme stands."""
 
+_MAX_FORWARDS = re.compile(rb"(?i)max-forwards:[ \t]*0*([1-9][0-9]{0,8})[ \t]*")
 _DISGUISABLE = REQUEST_DROPS | {b"content-length", b"content-type", b"via", b"cookie", b"authorization"}
 
 
@@ -80,3 +83,32 @@ class Forwarder:
         if head.value(b"x-forwarded-host") is None and head.host:
             lines.append(b"X-Forwarded-Host: " + head.host)
         return lines
+
+
+def refuse_early(head: RequestHead, name: bytes) -> tuple[int, str] | None:
+    """The status and sentence for a request that no backend should see, or ``None``.
+
+    ``name`` is this proxy's pseudonym in ``Via``: a request that carries it went in a circle (RFC 9110 section
+    7.6.3). TRACE would show a client what proxies add for backends alone (9.3.8). An expectation other than
+    100-continue cannot be met (10.1.1). ``Max-Forwards: 0`` makes this the last recipient (7.6.2).
+    """
+    notable = head.notable
+    if head.method == b"TRACE":
+        return 405, "This proxy does not pass TRACE."
+    if b"via" in notable and name in notable[b"via"]:
+        return 508, "The request has passed this proxy before; two proxies point at each other."
+    if b"expect" in notable and head.minor > 0 and not head.expects_continue:
+        return 417, "Of expectations only 100-continue can be met."
+    if head.method == b"OPTIONS" and notable.get(b"max-forwards", b"").strip(b"0") == b"" != notable.get(
+        b"max-forwards", b""
+    ):
+        return 200, "The request ends here, as its Max-Forwards asks."
+    return None
+
+
+def with_fewer_forwards(lines: list[bytes]) -> list[bytes]:
+    """``lines`` with ``Max-Forwards`` one less (RFC 9110 section 7.6.2); what is not a number stays."""
+    return [
+        b"Max-Forwards: %d" % (int(match.group(1)) - 1) if (match := _MAX_FORWARDS.fullmatch(line)) else line
+        for line in lines
+    ]

@@ -1,0 +1,83 @@
+"""Many coarse deadlines behind one timer.
+
+A connection's deadline moves with every request, and almost never passes. So moving one only stores a
+number: the connection waits in the slot of the earliest deadline it had, and is looked at again when that slot comes
+up. A `callLater` for each request would cost more than the rest of its bookkeeping.
+"""
+
+from math import inf
+from typing import Protocol
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+
+class Watched(Protocol):
+    """Something with a deadline; both attributes belong to `Deadlines`."""
+
+    deadline: float
+    slot: float
+
+    def deadline_passed(self) -> None:
+        """The deadline came and was neither moved nor cleared."""
+
+
+class Deadlines:
+    """Deadlines with a resolution of ``tick`` seconds; they pass late by up to that, never early."""
+
+    def __init__(self, clock: IReactorTime, tick: float = 0.25) -> None:
+        self._clock = clock
+        self._tick = tick
+        self._slots: dict[float, set[Watched]] = {}
+        self._timer: IDelayedCall | None = None
+
+    def set(self, watched: Watched, seconds: float) -> None:
+        """Let ``watched`` have ``seconds`` from now; 0 is no deadline."""
+        if not seconds:
+            watched.deadline = inf
+            return
+        watched.deadline = deadline = self._clock.seconds() + seconds
+        if deadline < watched.slot:
+            self._wait(watched, deadline)
+
+    @staticmethod
+    def clear(watched: Watched) -> None:
+        """``watched`` has no deadline for now."""
+        watched.deadline = inf
+
+    def forget(self, watched: Watched) -> None:
+        """Keep no reference to ``watched``; for connections that are gone."""
+        waiting = self._slots.get(watched.slot)
+        if waiting is not None:
+            waiting.discard(watched)
+        watched.slot = watched.deadline = inf
+
+    def stop(self) -> None:
+        """Forget everything and leave no timer."""
+        self._slots.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _wait(self, watched: Watched, deadline: float) -> None:
+        waiting = self._slots.get(watched.slot)
+        if waiting is not None:
+            waiting.discard(watched)
+        slot = (deadline // self._tick + 1) * self._tick
+        watched.slot = slot
+        self._slots.setdefault(slot, set()).add(watched)
+        if self._timer is None:
+            self._timer = self._clock.callLater(self._tick, self._turn)
+
+    def _turn(self) -> None:
+        self._timer = None
+        now = self._clock.seconds()
+        for slot in [slot for slot in self._slots if slot <= now]:
+            for watched in self._slots.pop(slot):
+                watched.slot = inf
+                if watched.deadline <= now:
+                    watched.deadline = inf
+                    watched.deadline_passed()
+                elif watched.deadline < inf:
+                    self._wait(watched, watched.deadline)
+        if self._slots and self._timer is None:
+            self._timer = self._clock.callLater(self._tick, self._turn)

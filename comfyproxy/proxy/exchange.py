@@ -1,0 +1,504 @@
+"""One exchange: a request finds its backend, and the answer its way back. The only file that knows the whole way.
+
+    front.begin ─▶ route ─▶ choose ─▶ connect ─▶ send ─▶ answer ─▶ front.finish
+                              ▲                    │
+                              └── another backend ◀┘  (nothing sent, or safe to send again)
+
+Both fronts, the daemon's `Downstream` and the resource for twisted.web, drive this and are driven by it through
+`Front`. Bodies stream: an exchange holds a piece only while there is no connection to send it on, with
+the client paused, or when a router asked to see the whole.
+"""
+
+import re
+from typing import TYPE_CHECKING, Any, Protocol
+from uuid import uuid4
+
+from comfyproxy.core.answers import Answer
+from comfyproxy.core.backend import Backend, Lease
+from comfyproxy.core.chunked import CHUNKED, LAST_CHUNK, encode_chunk
+from comfyproxy.core.headers import HOP_BY_HOP, Forwarder, passing, refuse_early, with_fewer_forwards
+from comfyproxy.core.http1 import UNTIL_CLOSE, RequestHead, ResponseHead
+from comfyproxy.core.retries import may_try_again
+from comfyproxy.core.routes import Route
+from comfyproxy.core.routing import NeedBody, Pin, Refuse, Rewrite
+from comfyproxy.core.websocket import accepts, is_websocket_request
+from comfyproxy.errors import (
+    BackendError,
+    BackendProtocolError,
+    BackendTimeout,
+    ConnectFailed,
+    NoBackendAvailable,
+)
+from comfyproxy.proxy.connectors import Dialer
+from comfyproxy.proxy.relay import Relay, RelayEnd
+from comfyproxy.proxy.upstream import Upstream
+
+if TYPE_CHECKING:
+    from comfyproxy.proxy.proxy import Proxy
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+_NOTHING: frozenset[bytes] = frozenset()
+_REWRITTEN_BODY = frozenset((b"content-length",))
+_UPGRADE_LINES = [b"Connection: Upgrade", b"Upgrade: websocket"]
+
+
+class Front(Protocol):
+    """The client's side of an exchange."""
+
+    peer: str
+    """The client's address."""
+
+    takes_chunks: bool
+    """Whether bodies of unknown length are written in chunks; else they come decoded and end with `finish`."""
+
+    def informational(self, status: int, reason: bytes, lines: list[bytes]) -> None:
+        """Pass a 1xx on, if this client may have it."""
+
+    def begin(self, status: int, reason: bytes, lines: list[bytes], data: bytes, delimited: bool) -> None:
+        """Send the head and the first octets; without ``delimited`` only the connection's end ends the body."""
+
+    def write(self, data: bytes) -> None:
+        """Send more of the body, as it is to appear on the wire."""
+
+    def finish(self) -> None:
+        """The answer is complete."""
+
+    def abort(self) -> None:
+        """The answer will never be complete, and the client must be able to tell."""
+
+    def answer(self, answer: Answer) -> None:
+        """Send an answer of the proxy's own, and finish."""
+
+    def pause_body(self) -> None:
+        """Let no more of the request's body come."""
+
+    def resume_body(self) -> None:
+        """Let the request's body come again."""
+
+    def tunnel(self, lines: list[bytes]) -> tuple[RelayEnd, bytes]:
+        """Send ``101 Switching Protocols`` with ``lines``; give the connection away, and what came on it since."""
+
+
+class Exchange:
+    """One request and its answer.
+
+    ``status`` and ``sent`` (octets of body, in the framing of the wire) are for the log, as is ``backend``.
+    """
+
+    __slots__ = (
+        "_body",
+        "_body_sent",
+        "_dialer",
+        "_failure",
+        "_forwarder",
+        "_gathered",
+        "_lease",
+        "_limit",
+        "_pending",
+        "_pinned",
+        "_rechunk",
+        "_rewrite",
+        "_strict",
+        "_tried",
+        "_upstream",
+        "backend",
+        "front",
+        "head",
+        "proxy",
+        "request_complete",
+        "request_id",
+        "route",
+        "sent",
+        "started",
+        "status",
+        "upgrading",
+    )
+
+    def __init__(self, proxy: "Proxy", front: Front, head: RequestHead, forwarder: Forwarder) -> None:
+        self.proxy = proxy
+        self.front = front
+        self.head = head
+        self.backend: Backend | None = None
+        self.request_complete = head.body == 0
+        self.request_id = ""
+        self.route: Route | None = None
+        self.status = 0
+        self.sent = 0
+        self.started = proxy.reactor.seconds()
+        self.upgrading = False
+        self._forwarder = forwarder
+        self._body: bytes | None = None
+        self._body_sent = False
+        self._dialer: Dialer | None = None
+        self._failure: BackendError | None = None
+        self._gathered: list[bytes] | None = None
+        self._lease: Lease | None = None
+        self._limit = 0
+        self._pending: list[bytes] = []
+        self._pinned: Backend | None = None
+        self._rechunk = False
+        self._rewrite: Rewrite | None = None
+        self._strict = False
+        self._tried: list[Backend] = []
+        self._upstream: Upstream | None = None
+
+    @property
+    def gathers_body(self) -> bool:
+        """Whether the body is wanted whole (and without its chunks) before it is sent anywhere."""
+        return self._gathered is not None
+
+    def begin(self, data: bytes = b"", complete: bool = False) -> None:
+        """Find the route and set out; ``data`` is what is already there of a body of known length."""
+        head = self.head
+        if data:
+            self._pending.append(data)
+            self.request_complete = complete
+        route = self.route = self.proxy.routes.match(head.target)
+        if route is None:
+            self.refuse(404, "No route of this proxy leads there.")
+        elif (refusal := refuse_early(head, self.proxy.name)) is not None:
+            self.refuse(*refusal)
+        else:
+            self.upgrading = head.upgrade and is_websocket_request(head)
+            self._consult_router(None)
+
+    def _consult_router(self, body: bytes | None) -> None:
+        assert self.route is not None
+        router = self.route.balancer.router
+        if router is None:
+            self._choose()
+            return
+        decision = router.route(self.head, body, self.proxy.reactor.seconds())
+        if isinstance(decision, Pin):
+            self._pinned = decision.backend
+            self._strict = decision.strict
+        elif isinstance(decision, Refuse):
+            self.refuse(decision.status, decision.message)
+            return
+        elif isinstance(decision, NeedBody) and body is None:
+            self._gather(decision.limit)
+            return
+        self._choose()
+
+    def _gather(self, limit: int) -> None:
+        self._limit = limit
+        if self.head.body > limit:
+            self._refuse_body()
+        elif self.request_complete:
+            self._body = b"".join(self._pending)
+            self._pending.clear()
+            self._consult_router(self._body)
+        else:
+            self._gathered, self._pending = self._pending, []
+
+    def _refuse_body(self) -> None:
+        self.refuse(413, f"The request's body is larger than the {self._limit} octets it may have.")
+
+    def body(self, data: bytes, complete: bool) -> None:
+        """Take more of the request's body, framed as it came unless `gathers_body`."""
+        self.request_complete = complete
+        if self._gathered is not None:
+            self._take_gathered(data, complete)
+        elif self._upstream is not None:
+            self._body_sent = True
+            self._upstream.write(data)
+        elif not self.status:
+            self._pending.append(data)
+            self.front.pause_body()
+
+    def _take_gathered(self, data: bytes, complete: bool) -> None:
+        assert self._gathered is not None
+        self._gathered.append(data)
+        if self.head.body == CHUNKED and sum(map(len, self._gathered)) > self._limit:
+            self._refuse_body()
+        elif complete:
+            self._body = b"".join(self._gathered)
+            self._gathered = None
+            self._consult_router(self._body)
+
+    def _choose(self) -> None:
+        """Take a lease on the next backend and a connection to it."""
+        assert self.route is not None
+        balancer = self.route.balancer
+        pinned, self._pinned = self._pinned, None
+        try:
+            self._lease = Lease(pinned) if pinned is not None else balancer.choose(self._tried)
+        except NoBackendAvailable as error:
+            if self._failure is not None and self._failure.request_was_sent:
+                self._refuse_for(self._failure)
+            else:
+                self.refuse(error.status, str(error))
+            return
+        backend = self.backend = self._lease.backend
+        if balancer.router is not None:
+            now = self.proxy.reactor.seconds()
+            self._rewrite = balancer.router.place(self.head, self._body, backend, now)
+        self.proxy.log.routed(backend, len(balancer.pool))
+        self._connect(backend, fresh=False)
+
+    def _connect(self, backend: Backend, fresh: bool) -> None:
+        if self.upgrading and self.proxy.bridge is not None:
+            self.proxy.bridge(self)
+            return
+        assert self.route is not None
+        connector = self.proxy.connector(backend)
+        upstream = None if fresh else connector.take_idle()
+        if upstream is not None:
+            self._send(upstream)
+        else:
+            self._dialer = connector.dial(self, self.route.timeouts.connect)
+
+    def connected(self, upstream: Upstream) -> None:
+        """The new connection that was asked for is there."""
+        self._dialer = None
+        self._send(upstream)
+        if self._upstream is upstream and not self.request_complete:
+            self.front.resume_body()
+
+    def connect_failed(self, error: ConnectFailed) -> None:
+        """The new connection that was asked for cannot be had."""
+        self._dialer = None
+        self._attempt_failed(error)
+
+    def _send(self, upstream: Upstream) -> None:
+        assert self.route is not None
+        self._upstream = upstream
+        data = self._request_head()
+        if self._pending:
+            data = b"".join((data, *self._pending))
+            self._pending.clear()
+            self._body_sent = True
+        upstream.begin(self, data, self.route.timeouts)
+
+    def _request_head(self) -> bytes:
+        head, rewrite = self.head, self._rewrite
+        assert self.route is not None and self.backend is not None
+        balancer = self.route.balancer
+        host = head.host if balancer.keep_host else self.backend.authority
+        target = head.target
+        body = self._body
+        drop = _NOTHING
+        if balancer.router is not None:
+            drop = balancer.router.drop
+            if rewrite is not None:
+                target = rewrite.target or target
+                body = rewrite.body if rewrite.body is not None else body
+        if body is not None:
+            drop = drop | _REWRITTEN_BODY
+        lines = self._forwarder.lines(head, drop)
+        if balancer.router is not None and b"cookie" in head.notable:
+            lines = _with_cookies(lines, balancer.router.cookies)
+        if b"max-forwards" in head.notable and head.method == b"OPTIONS":
+            lines = with_fewer_forwards(lines)
+        if body is not None:
+            lines.append(b"Content-Length: %d" % len(body))
+        elif head.body == CHUNKED:
+            lines.append(b"Transfer-Encoding: chunked")
+        if self.upgrading:
+            lines += _UPGRADE_LINES
+        elif b"trailers" in head.notable.get(b"te", b""):
+            lines += [b"Connection: TE", b"TE: trailers"]
+        return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b\r\n\r\n%b" % (
+            head.method,
+            target,
+            host,
+            b"\r\n".join(lines),
+            body or b"",
+        )
+
+    def informational(self, head: ResponseHead) -> None:
+        """The backend sent a 1xx (RFC 9110 section 15.2)."""
+        self.front.informational(head.status, head.reason, passing(head, HOP_BY_HOP))
+
+    def answered(self, head: ResponseHead, data: bytes, complete: bool) -> None:
+        """The final answer begins, with the first octets of its body."""
+        if complete:
+            self._upstream = None
+        self.status = head.status
+        lines = passing(head, HOP_BY_HOP)
+        if b"date" not in head.notable:
+            lines.append(self.proxy.date())
+        if self._rewrite is not None:
+            lines.extend(self._rewrite.answer_lines)
+        delimited = True
+        if head.body < 0:
+            delimited = self.front.takes_chunks
+            if delimited:
+                lines.append(b"Transfer-Encoding: chunked")
+                self._rechunk = head.body == UNTIL_CLOSE
+                if self._rechunk and data:
+                    data = encode_chunk(data)
+        self.sent = len(data)
+        self.front.begin(head.status, head.reason, lines, data, delimited)
+        if complete:
+            self._finish()
+
+    def answer_data(self, data: bytes, complete: bool) -> None:
+        """More of the answer's body."""
+        if complete:
+            self._upstream = None
+        if self._rechunk:
+            data = encode_chunk(data) if data else b""
+            if complete:
+                data += LAST_CHUNK
+        if data:
+            self.sent += len(data)
+            self.front.write(data)
+        if complete:
+            self._finish()
+
+    def switched(self, upstream: Upstream, head: ResponseHead, rest: bytes) -> None:
+        """The backend answered 101: a tunnel if it was asked for and is what it should be, else 502."""
+        if not self.upgrading or not accepts(self.head, head):
+            upstream.abort()
+            self.upstream_failed(
+                BackendProtocolError("It switched protocols without being asked to.", request_was_sent=True)
+            )
+            return
+        assert self.route is not None
+        self.status = 101
+        lines = passing(head, HOP_BY_HOP) + _UPGRADE_LINES
+        if self._rewrite is not None:
+            lines.extend(self._rewrite.answer_lines)
+        upstream.exchange = None
+        client, held = self.front.tunnel(lines)
+        Relay(client, upstream, self.closed, to_client=rest, to_backend=held, drain=self.route.comfyui)
+
+    def closed(self) -> None:
+        """The tunnel's connections are both gone."""
+        self._upstream = None
+        self._end()
+
+    def upstream_failed(self, error: BackendError) -> None:
+        """The connection in use failed before the answer was complete."""
+        upstream, self._upstream = self._upstream, None
+        if self.status:
+            self._note(error)
+            self._end()
+            self.front.abort()
+        elif upstream is not None and upstream.was_used and self._may_try_again(error):
+            # The backend closed the kept connection while our request was on its way (RFC 9112 section 9.3.1).
+            assert self.backend is not None
+            self._connect(self.backend, fresh=True)
+        else:
+            self._attempt_failed(error)
+
+    def _note(self, error: BackendError) -> None:
+        if self.backend is not None:
+            self.proxy.note_failure(self.backend, error)
+
+    def _may_try_again(self, error: BackendError) -> bool:
+        return may_try_again(self.head, error, answered=bool(self.status), body_at_hand=not self._body_sent)
+
+    def _attempt_failed(self, error: BackendError) -> None:
+        self._note(error)
+        assert self.backend is not None
+        self._tried.append(self.backend)
+        self._release()
+        self._failure = error
+        if self._strict:
+            self._refuse_for(error)
+        elif self._may_try_again(error) and not self._out_of_time():
+            self._choose()
+        else:
+            self._refuse_for(error)
+
+    def _refuse_for(self, error: BackendError) -> None:
+        """Tell the client how the last attempt failed; what names servers is told only to who debugs."""
+        assert self.route is not None and self.backend is not None
+        if isinstance(error, BackendTimeout):
+            status, message = 504, f"The server did not answer within {self.route.timeouts.response:g} seconds."
+        elif error.request_was_sent:
+            status, message = error.status, "The server failed before it answered."
+        elif self._strict:
+            status, message = 503, "The server that this belongs to cannot be reached."
+        else:
+            status, message = 503, f"No server of the pool '{self.route.balancer.pool.name}' could be reached."
+        if self.proxy.debug:
+            message += f" ({self.backend.url}: {error})"
+        self.refuse(status, message)
+
+    def _out_of_time(self) -> bool:
+        """Whether connecting has taken long enough to tell the client instead."""
+        assert self.route is not None
+        budget = 3 * self.route.timeouts.connect
+        return bool(budget) and self.proxy.reactor.seconds() - self.started > budget and not self._body_sent
+
+    def refuse(self, status: int, message: str) -> None:
+        """Answer ``message`` ourselves."""
+        self._drop_upstream()
+        self.status = status
+        self._gathered = None
+        self._pending.clear()
+        self.request_id = request_id(self.head)
+        comfyui = self.route is not None and self.route.comfyui
+        answer = self.proxy.answer(status, message, self.head, self.request_id, comfyui)
+        self.sent = len(answer.body)
+        self._end()
+        self.front.answer(answer)
+
+    def break_off(self, status: int, message: str) -> None:
+        """The request went wrong on its way: say so if nothing was answered yet, else cut the answer off."""
+        if self.status:
+            self._drop_upstream()
+            self._end()
+            self.front.abort()
+        else:
+            self.refuse(status, message)
+
+    def client_gone(self) -> None:
+        """The client left: nobody waits for the answer, so the backend need not make it."""
+        if not self.status:
+            self.status = 499
+        self._drop_upstream()
+        self._end()
+
+    def _drop_upstream(self) -> None:
+        dialer, self._dialer = self._dialer, None
+        if dialer is not None:
+            dialer.cancel()
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.abort()
+
+    def _finish(self) -> None:
+        self._end()
+        self.front.finish()
+
+    def _end(self) -> None:
+        self._release()
+        self.proxy.log.finished(self)
+
+    def _release(self) -> None:
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            lease.release()
+
+    def pause_answer(self) -> None:
+        """The client takes no more for now."""
+        if self._upstream is not None:
+            self._upstream.transport.pauseProducing()
+
+    def resume_answer(self) -> None:
+        """The client takes more again."""
+        if self._upstream is not None:
+            self._upstream.transport.resumeProducing()
+
+
+def request_id(head: RequestHead) -> str:
+    """The client's ``X-Request-ID`` if it is a plain one, else a new one."""
+    given = head.value(b"x-request-id")
+    return given.decode() if given is not None and _REQUEST_ID.fullmatch(given) else uuid4().hex
+
+
+def _with_cookies(lines: list[bytes], without_ours: Any) -> list[bytes]:
+    """``lines`` with what is the proxy's own taken out of each ``Cookie``."""
+    kept = []
+    for line in lines:
+        if line[:7].lower() == b"cookie:":
+            value = without_ours(line[7:].strip(b" \t"))
+            if not value:
+                continue
+            line = line[:7] + b" " + value
+        kept.append(line)
+    return kept

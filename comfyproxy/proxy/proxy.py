@@ -1,0 +1,131 @@
+"""What all connections of one running proxy share."""
+
+from collections.abc import Callable
+from email.utils import formatdate
+from ipaddress import ip_address, ip_network
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from twisted.logger import Logger
+
+from comfyproxy.core.answers import Answer, make_answer
+from comfyproxy.core.backend import Backend
+from comfyproxy.core.config import Limits, Timeouts
+from comfyproxy.core.headers import Forwarder
+from comfyproxy.core.http1 import RequestHead
+from comfyproxy.core.routes import RouteTable
+from comfyproxy.errors import BackendError
+from comfyproxy.proxy.accesslog import AccessLog
+from comfyproxy.proxy.connectors import Connector
+from comfyproxy.proxy.deadlines import Deadlines
+from comfyproxy.proxy.tls import verified
+
+if TYPE_CHECKING:
+    from comfyproxy.proxy.downstream import Downstream
+
+FAILURE_LOG_INTERVAL = 5.0
+"""Seconds between two log lines about the same backend's failures; what comes between is counted."""
+
+
+class Proxy:
+    """One proxy: its routes, its connections to backends, its clock and its log.
+
+    ``tls`` makes the client side of a TLS connection for a host. ``bridge`` takes over WebSocket
+    exchanges whose messages are to be seen; ``None`` relays them as bytes.
+    """
+
+    log_of_failures = Logger(namespace="comfyproxy.backends")
+
+    def __init__(
+        self,
+        reactor: Any,
+        routes: RouteTable,
+        *,
+        limits: Limits | None = None,
+        timeouts: Timeouts | None = None,
+        log: AccessLog | None = None,
+        trusted: tuple[str, ...] = (),
+        tls: Callable[[Backend, str], IOpenSSLClientConnectionCreator] = verified,
+        debug: bool = False,
+    ) -> None:
+        self.reactor = reactor
+        self.routes = routes
+        self.limits = limits if limits is not None else Limits()
+        self.timeouts = timeouts if timeouts is not None else Timeouts()
+        self.log = log if log is not None else AccessLog(reactor, lambda lines: None)
+        self.debug = debug
+        self.bridge: Callable[[Any], None] | None = None
+        self.deadlines = Deadlines(reactor)
+        self.connections: set[Downstream] = set()
+        self.draining = False
+        self.name = b"comfyproxy-" + token_hex(4).encode()
+        self._tls = tls
+        self._trusted = tuple(ip_network(network, strict=False) for network in trusted)
+        self._connectors: dict[Backend, Connector] = {}
+        self._date = (0, b"")
+        self._failures: dict[Backend, tuple[float, int]] = {}
+
+    def connector(self, backend: Backend) -> Connector:
+        """The connections to ``backend``."""
+        connector = self._connectors.get(backend)
+        if connector is None:
+            connector = self._connectors[backend] = Connector(
+                self.reactor, backend, self.deadlines, self.timeouts, lambda host: self._tls(backend, host)
+            )
+        return connector
+
+    def forwarder(self, peer: str, secure: bool) -> Forwarder:
+        """Writes the forwarding fields for requests of the client at ``peer``."""
+        return Forwarder(peer.encode(), b"https" if secure else b"http", self.name, self._trusts(peer))
+
+    def _trusts(self, peer: str) -> bool:
+        if not self._trusted:
+            return False
+        try:
+            address = ip_address(peer)
+        except ValueError:
+            return False
+        return any(address in network for network in self._trusted)
+
+    def answer(
+        self, status: int, message: str, head: RequestHead | None = None, request_id: str = "", comfyui: bool = False
+    ) -> Answer:
+        """An answer of our own to the request of ``head``, or to one that could not be read."""
+        extra = (self.date(), b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS") if status == 405 else (self.date(),)
+        return make_answer(
+            status, message, head=head, request_id=request_id or uuid4().hex, comfyui=comfyui, extra=extra
+        )
+
+    def date(self) -> bytes:
+        """A ``Date`` field line for now (RFC 9110 section 6.6.1)."""
+        second = int(self.reactor.seconds())
+        if self._date[0] != second:
+            self._date = (second, b"Date: " + formatdate(second, usegmt=True).encode())
+        return self._date[1]
+
+    def note_failure(self, backend: Backend, error: BackendError) -> None:
+        """Say in the log that ``backend`` failed, but not a thousand times."""
+        now = self.reactor.seconds()
+        since, count = self._failures.get(backend, (-FAILURE_LOG_INTERVAL, 0))
+        if now - since < FAILURE_LOG_INTERVAL:
+            self._failures[backend] = (since, count + 1)
+            return
+        self._failures[backend] = (now, 0)
+        more = f" ({count} more failures since the last such line)" if count else ""
+        self.log_of_failures.warn("{url}: {error}{more}", url=backend.url, error=error, more=more)
+
+    def forget(self, backends: tuple[Backend, ...]) -> None:
+        """Close the idle connections of backends that are no longer wanted; what runs on others goes on."""
+        for backend in backends:
+            connector = self._connectors.pop(backend, None)
+            if connector is not None:
+                connector.close_idle()
+            self._failures.pop(backend, None)
+
+    def stop(self) -> None:
+        """Close idle connections and leave no timer."""
+        self.forget(tuple(self._connectors))
+        self.deadlines.stop()
+        self.log.flush()

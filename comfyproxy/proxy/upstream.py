@@ -1,0 +1,260 @@
+"""The backend's side of an exchange: one connection, one exchange at a time, kept for the next.
+
+What arrives is checked and handed to the exchange in pieces, never gathered. A connection goes back to
+its connector only if the answer ended where its framing said, nothing came behind it, and the request had been
+sent to its end; else it is closed, so that no octet of one answer can reach another client.
+"""
+
+from math import inf
+from typing import TYPE_CHECKING
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHandshakeListener, IPushProducer
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from comfyproxy.core.chunked import CHUNKED, ChunkedReader
+from comfyproxy.core.http1 import UNTIL_CLOSE, ResponseHead, parse_response_head
+from comfyproxy.errors import (
+    BackendError,
+    BackendLost,
+    BackendProtocolError,
+    BackendTimeout,
+    ProtocolError,
+)
+from comfyproxy.proxy.relay import RelayEnd
+
+if TYPE_CHECKING:
+    from comfyproxy.core.config import Timeouts
+    from comfyproxy.proxy.connectors import Connector
+    from comfyproxy.proxy.exchange import Exchange
+
+MAX_HEAD = 256 * 1024
+"""Octets of one answer's head; backends are trusted with more than clients are."""
+
+MAX_INFORMATIONAL = 32
+"""1xx answers to one request before the backend is taken to be out of its mind."""
+
+
+@implementer(IPushProducer)
+class Upstream(RelayEnd):
+    """One connection to a backend."""
+
+    def __init__(self, connector: "Connector") -> None:
+        self.connector = connector
+        self.exchange: Exchange | None = None
+        self.is_lost = False
+        self.was_used = False
+        self.deadline = self.slot = inf
+        self._buffer = b""
+        self._head: ResponseHead | None = None
+        self._left = 0
+        self._chunks: ChunkedReader | None = None
+        self._informational = 0
+        self._timeouts: Timeouts | None = None
+
+    def connectionMade(self) -> None:
+        self.transport.setTcpNoDelay(True)
+        self.transport.registerProducer(self, True)
+        self.connector.connection_made(self)
+
+    def begin(self, exchange: "Exchange", data: bytes, timeouts: "Timeouts") -> None:
+        """Send the beginning of a request and give what answers it to ``exchange``."""
+        self.exchange = exchange
+        self._timeouts = timeouts
+        self._informational = 0
+        self.transport.write(data)
+        self.connector.deadlines.set(self, timeouts.response)
+
+    def write(self, data: bytes) -> None:
+        """Send more of the request's body."""
+        self.transport.write(data)
+
+    def abort(self) -> None:
+        """Close at once; the exchange hears nothing more."""
+        self.exchange = None
+        self.connector.deadlines.forget(self)
+        self.transport.abortConnection()
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.exchange is None:
+            self.abort()
+        elif self._head is None:
+            self._read_head(self.exchange, self._buffer + data if self._buffer else data)
+        else:
+            self._read_body(self.exchange, data)
+
+    def _read_head(self, exchange: "Exchange", data: bytes) -> None:
+        while (end := data.find(b"\r\n\r\n") + 4) > 3:
+            try:
+                head = parse_response_head(data[:end], exchange.head.method)
+            except BackendProtocolError as error:
+                return self._fail(error)
+            data = data[end:]
+            if head.status >= 200:
+                self._buffer = b""
+                return self._begin_body(exchange, head, data)
+            if not self._pass_informational(exchange, head, data):
+                return None
+        if len(data) > MAX_HEAD:
+            return self._fail(BackendProtocolError("The head of its answer is too large.", request_was_sent=True))
+        self._buffer = data
+        return None
+
+    def _pass_informational(self, exchange: "Exchange", head: ResponseHead, rest: bytes) -> bool:
+        """Hand a 1xx on; ``False`` when no ordinary answer is to be read from here any more."""
+        if head.status == 101:
+            self._buffer = b""
+            self.connector.deadlines.clear(self)
+            exchange.switched(self, head, rest)
+            return False
+        self._informational += 1
+        if self._informational > MAX_INFORMATIONAL:
+            self._fail(BackendProtocolError("It sends 1xx answers without end.", request_was_sent=True))
+            return False
+        exchange.informational(head)
+        return self.exchange is exchange
+
+    def _begin_body(self, exchange: "Exchange", head: ResponseHead, data: bytes) -> None:
+        body = head.body
+        if body >= 0:
+            if len(data) >= body:
+                if len(data) > body:
+                    head.close = True
+                    data = data[:body]
+                self._complete(exchange, head.close)
+                exchange.answered(head, data, True)
+                return
+            self._left = body - len(data)
+        elif body == CHUNKED:
+            self._chunks = ChunkedReader(exchange.front.takes_chunks)
+        self._head = head
+        if self._timeouts is not None:
+            self.connector.deadlines.set(self, self._timeouts.idle)
+        if body == CHUNKED:
+            exchange.answered(head, b"", False)
+            if self.exchange is exchange and data:
+                self._read_body(exchange, data)
+        else:
+            exchange.answered(head, data, False)
+
+    def _read_body(self, exchange: "Exchange", data: bytes) -> None:
+        if self._chunks is not None:
+            self._read_chunks(exchange, self._chunks, data)
+            return
+        if self._timeouts is not None:
+            self.connector.deadlines.set(self, self._timeouts.idle)
+        head = self._head
+        assert head is not None
+        if head.body == UNTIL_CLOSE:
+            exchange.answer_data(data, False)
+            return
+        self._left -= len(data)
+        if self._left > 0:
+            exchange.answer_data(data, False)
+            return
+        if self._left < 0:
+            head.close = True
+            data = data[: self._left]
+        self._complete(exchange, head.close)
+        exchange.answer_data(data, True)
+
+    def _read_chunks(self, exchange: "Exchange", chunks: ChunkedReader, data: bytes) -> None:
+        if self._timeouts is not None:
+            self.connector.deadlines.set(self, self._timeouts.idle)
+        try:
+            passed = chunks.feed(data)
+        except ProtocolError as error:
+            self._fail(BackendProtocolError(f"Its answer is malformed. {error}", request_was_sent=True))
+            return
+        complete = chunks.complete
+        if complete:
+            assert self._head is not None
+            self._complete(exchange, self._head.close or bool(chunks.rest))
+        if passed or complete:
+            exchange.answer_data(passed, complete)
+
+    def _complete(self, exchange: "Exchange", close: bool) -> None:
+        """The answer is read to its end: be ready for the next exchange, or close."""
+        self.exchange = None
+        self._head = None
+        self._chunks = None
+        if close or not exchange.request_complete:
+            self.connector.deadlines.forget(self)
+            self.transport.loseConnection()
+        else:
+            self.was_used = True
+            self.connector.put_back(self)
+
+    def _fail(self, error: BackendError) -> None:
+        exchange = self.exchange
+        self.abort()
+        if exchange is not None:
+            exchange.upstream_failed(error)
+
+    def deadline_passed(self) -> None:
+        if self.exchange is None:
+            self.transport.loseConnection()
+        elif self._head is None:
+            self._fail(BackendTimeout("It did not answer in time.", request_was_sent=True))
+        else:
+            self._fail(BackendTimeout("Its answer stopped coming.", request_was_sent=True))
+
+    def readConnectionLost(self) -> None:
+        if self.relay is not None:
+            super().readConnectionLost()
+        else:
+            self.transport.loseConnection()
+            self._ended(Failure(ConnectionDone()))
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.is_lost = True
+        self.connector.deadlines.forget(self)
+        if self.relay is not None:
+            super().connectionLost(reason)
+        else:
+            self._ended(reason)
+
+    def _ended(self, reason: Failure) -> None:
+        """Nothing more comes from the backend."""
+        self.is_lost = True
+        exchange, self.exchange = self.exchange, None
+        self.connector.connection_lost(self, reason.getErrorMessage())
+        if exchange is None:
+            return
+        if self._head is not None and self._head.body == UNTIL_CLOSE and reason.check(ConnectionDone):
+            exchange.answer_data(b"", True)
+        else:
+            exchange.upstream_failed(self._why_lost(reason))
+
+    def _why_lost(self, reason: Failure) -> BackendLost:
+        if self._head is not None:
+            return BackendLost("Its connection ended before its answer did.", request_was_sent=True)
+        return BackendLost(
+            f"Its connection ended before it answered: {reason.getErrorMessage()}", request_was_sent=True
+        )
+
+    def pauseProducing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.front.pause_body()
+
+    def resumeProducing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.front.resume_body()
+
+    def stopProducing(self) -> None:
+        """The transport says so when it is lost; `connectionLost` does what there is to do."""
+
+
+@implementer(IHandshakeListener)
+class SecureUpstream(Upstream):
+    """A connection over TLS: made once the backend's certificate is verified."""
+
+    def connectionMade(self) -> None:
+        self.transport.setTcpNoDelay(True)
+        self.transport.registerProducer(self, True)
+
+    def handshakeCompleted(self) -> None:
+        """The handshake is done and the certificate is good."""
+        self.connector.connection_made(self)
