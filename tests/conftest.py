@@ -30,10 +30,9 @@ hypothesis.settings.load_profile("fast")
 # needs some to say goodbye. They do not wait, so that no timer of a test can hide in them.
 CLOSING_TURNS = 12
 
-# An asynchronous test is cancelled where it waits after this share of its timeout. At the whole of it
-# pytest-timeout ends the process, which is all it can do: the last resort, for instance for a fixture that
-# hangs.
-CANCEL_AT = 0.9
+# An asynchronous test is cancelled where it waits after this share of its timeout. The rest is for reporting
+# it: at the whole of it pytest-timeout ends the process, the last resort, say for a fixture that hangs.
+CANCEL_AT = 0.5
 
 
 class ErrorLog:
