@@ -16,31 +16,32 @@ Several ranges in one URL multiply out, the leftmost slowest. Two spellings are 
 missing, with a warning: ``localhost[8188-8190]`` is ``localhost:[8188-8190]``, and ``192.168.1[1-50]`` is
 ``192.168.1.[1-50]``.
 
-A text file has one list a line; ``#`` at the start of a line or after a blank begins a comment. A JSON file is
-an array whose elements are lists as strings, or servers as objects of the form
+A text file has one list a line; ``#`` at the start of a line or after a blank begins a comment. A JSON file
+is an array whose elements are lists as strings, or servers as objects of the form
 ``{"url": ..., "weight": 2, "max_conns": 8, "name": "gpu-a"}``.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from comfyproxy.core.diagnostics import ConfigWarning, Place, did_you_mean
 from comfyproxy.core.jsonarray import elements
-from comfyproxy.core.urls import DEFAULT_PORTS, parse_url
+from comfyproxy.core.urls import DEFAULT_PORTS, Target, parse_url, read_plain_url
 
 MAX_SERVERS = 100_000
 MAX_WEIGHT = 65_535
 
-_ITEM = re.compile(r"[^\s,;]+(?:\s+[^\s,;]+)*")
+_SERVER = re.compile(r"([^\s,;]+)((?:\s+[^\s,;]+)*)")
 _WORD = re.compile(r"\S+")
 _COMMENT = re.compile(r"(?:^|\s)#.*")
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _BYTE_ORDER_MARK = "\ufeff"
 
-_Attributes = dict[str, Any]
+_Attributes = Mapping[str, Any]
+_NO_ATTRIBUTES: _Attributes = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,7 @@ class ServerList:
     def __init__(self, limit: int = MAX_SERVERS) -> None:
         self._limit = limit
         self._count = 0
-        self._addresses: dict[tuple[str, str, int], Address] = {}
+        self._addresses: dict[Target, Address] = {}
         self._names: dict[str, str] = {}
         self._warnings: list[ConfigWarning] = []
 
@@ -144,8 +145,10 @@ class ServerList:
 
     def add_text(self, text: str, place: Place) -> None:
         """Add a list that begins at ``place``; raises ConfigError, as the other two do."""
-        for item in _ITEM.finditer(text):
-            self._add_item(item[0], place.at(item.start()))
+        for item in _SERVER.finditer(text):
+            url, words = item.groups()
+            attributes = _attributes(words, place.at(item.start(2))) if words else _NO_ATTRIBUTES
+            self._add_url(url, place.at(item.start()), attributes)
 
     def add_text_file(self, text: str, source: str) -> None:
         """Add a list a line; a byte order mark and CRLF do no harm."""
@@ -160,56 +163,51 @@ class ServerList:
             else:
                 self.add_text(element.value, element.place)
 
-    def _add_item(self, text: str, place: Place) -> None:
-        """Add one server as text writes it: a URL, then its attributes."""
-        url, *words = _WORD.finditer(text)
-        attributes: _Attributes = {}
-        for word in words:
-            at = place.at(word.start())
-            key, equals, value = word[0].partition("=")
-            if not equals:
-                raise at.error(
-                    f"{key} is not an attribute; put a comma, a semicolon or a new line between servers"
-                )
-            _read_attribute(attributes, key, value, at)
-        self._add_url(url[0], place, attributes)
-
     def _add_object(self, entry: dict[str, object], place: Place) -> None:
         """Add one server as JSON writes it when it has attributes."""
         url = entry.pop("url", None)
         if not isinstance(url, str):
             raise place.error('this object has no "url" that is a string')
-        attributes: _Attributes = {}
+        attributes: dict[str, Any] = {}
         for key, value in entry.items():
             _read_attribute(attributes, key, str(value), place)
         self._add_url(url, place, attributes)
 
     def _add_url(self, url: str, place: Place, attributes: _Attributes) -> None:
-        pattern = parse_url(url, place)
-        self._make_room(pattern.size, url, place)
-        if pattern.plain != url:
-            self._warnings.append(
-                ConfigWarning(place, f"{url} is read as {pattern.plain}; write it that way")
-            )
+        targets: Iterable[Target]
+        if target := read_plain_url(url):
+            targets, size = (target,), 1
+        else:
+            pattern = parse_url(url, place)
+            targets, size = pattern.expand(), pattern.size
+            if pattern.plain != url:
+                self._warn(place, f"{url} is read as {pattern.plain}; write it that way")
+        self._count += size
+        if self._count > self._limit:
+            raise place.error(self._told_of_limit(url))
         if "name" in attributes:
-            self._take_name(attributes["name"], pattern.size, url, place)
+            self._take_name(attributes["name"], size, url, place)
+        self._add_targets(targets, attributes, place)
+
+    def _add_targets(self, targets: Iterable[Target], attributes: _Attributes, place: Place) -> None:
         origin = place.origin
         doubles: dict[str, list[str]] = {}
-        for host, port in pattern.expand():
-            address = Address(pattern.scheme, host, port, **attributes, origin=origin)
-            first = self._addresses.setdefault((pattern.scheme, host, port), address)
+        for target in targets:
+            address = Address(*target, origin=origin, **attributes)
+            first = self._addresses.setdefault(target, address)
             if first is not address:
                 doubles.setdefault(first.origin, []).append(address.url)
         for first_origin, urls in doubles.items():
-            self._warnings.append(ConfigWarning(place, _told_of_doubles(urls, first_origin)))
+            self._warn(place, _told_of_doubles(urls, first_origin))
 
-    def _make_room(self, size: int, url: str, place: Place) -> None:
-        self._count += size
-        if self._count > self._limit:
-            raise place.error(
-                f"{url} makes {self._count:,} servers in all, more than the {self._limit:,} allowed;"
-                " shorten the range or raise --max-servers"
-            )
+    def _warn(self, place: Place, message: str) -> None:
+        self._warnings.append(ConfigWarning(place, message))
+
+    def _told_of_limit(self, url: str) -> str:
+        return (
+            f"{url} makes {self._count:,} servers in all, more than the {self._limit:,} allowed;"
+            " shorten the range or raise --max-servers"
+        )
 
     def _take_name(self, name: str, size: int, url: str, place: Place) -> None:
         if size > 1:
@@ -229,7 +227,21 @@ def _told_of_doubles(urls: list[str], first_origin: str) -> str:
     return f"{subject} named before, at {first_origin}; left out here"
 
 
-def _read_attribute(attributes: _Attributes, key: str, text: str, place: Place) -> None:
+def _attributes(text: str, place: Place) -> _Attributes:
+    """Read what follows a URL in a text."""
+    attributes: dict[str, Any] = {}
+    for word in _WORD.finditer(text):
+        at = place.at(word.start())
+        key, equals, value = word[0].partition("=")
+        if not equals:
+            raise at.error(
+                f"{key} is not an attribute; put a comma, a semicolon or a new line between servers"
+            )
+        _read_attribute(attributes, key, value, at)
+    return attributes
+
+
+def _read_attribute(attributes: dict[str, Any], key: str, text: str, place: Place) -> None:
     if key in attributes:
         raise place.error(f"{key} is given twice for one server")
     if key not in _ATTRIBUTES:

@@ -1,14 +1,14 @@
 """What errors and warnings about the configuration are made of: a place in a source, and a way out."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import NamedTuple
 
 from comfyproxy.errors import ConfigError
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """A position in a source of configuration: a file, an option (``--url``) or a variable.
 
     ``line`` and ``column`` count from 1; ``None`` where the source has none or the position is not known. A
@@ -36,7 +36,7 @@ class Place:
 
     def pin(self) -> "Place":
         """The same place, whatever offsets are added to it."""
-        return replace(self, pinned=True)
+        return self._replace(pinned=True)
 
     def error(self, message: str) -> ConfigError:
         """An error that points here, to be raised by the caller."""

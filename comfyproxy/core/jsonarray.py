@@ -6,96 +6,87 @@
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from comfyproxy.core.diagnostics import Place
+from comfyproxy.errors import ConfigError
 
 _BLANKS = re.compile(r"[ \t\r\n]*")
+_SEPARATOR = re.compile(r"[ \t\r\n]*([,\]])[ \t\r\n]*")
 _DECODER = json.JSONDecoder()
 
 
-@dataclass(frozen=True, slots=True)
-class Element:
+class Element(NamedTuple):
     """One element of the array; the place of a string without escapes is its first character."""
 
     value: str | dict[str, object]
     place: Place
 
 
-class _Cursor:
-    """A position in the text that only moves on, so that counting its lines costs nothing twice."""
+class _Positions:
+    """Turns offsets into places. They are asked for in their order, so that nothing is counted twice."""
 
     def __init__(self, text: str, source: str) -> None:
-        self.text = text
-        self.source = source
-        self.offset = 0
+        self._text = text
+        self._source = source
         self._line = 1
         self._line_start = 0
-        self.skip_blanks()
+        self._counted = 0
 
-    @property
-    def character(self) -> str:
-        """The one to be read next, empty at the end."""
-        return self.text[self.offset : self.offset + 1]
-
-    @property
-    def place(self) -> Place:
-        return Place(self.source, self._line, self.offset - self._line_start + 1)
-
-    def move_to(self, offset: int) -> None:
-        newlines = self.text.count("\n", self.offset, offset)
+    def place(self, offset: int) -> Place:
+        newlines = self._text.count("\n", self._counted, offset)
         if newlines:
             self._line += newlines
-            self._line_start = self.text.rindex("\n", self.offset, offset) + 1
-        self.offset = offset
-
-    def skip_blanks(self) -> None:
-        found = _BLANKS.match(self.text, self.offset)
-        assert found
-        self.move_to(found.end())
-
-    def read(self, expected: str, wish: str) -> str:
-        """Take one of the characters that are ``expected`` here, and the blanks after it."""
-        found = self.character
-        if not found or found not in expected:
-            raise self.place.error(f"expected {wish} here, found {_named(found)}")
-        self.move_to(self.offset + 1)
-        self.skip_blanks()
-        return found
+            self._line_start = self._text.rindex("\n", self._counted, offset) + 1
+        self._counted = offset
+        return Place(self._source, self._line, offset - self._line_start + 1)
 
 
 def elements(text: str, source: str) -> Iterator[Element]:
     """Go through a JSON array (RFC 8259) whose elements are strings and objects; raises ConfigError."""
-    cursor = _Cursor(text, source)
-    cursor.read("[", "a JSON array of servers, beginning with [")
-    separator = cursor.read("]", "]") if cursor.character == "]" else ","
-    while separator == ",":
-        yield _read_element(cursor)
-        separator = cursor.read(",]", "a comma or the closing ] of the array")
-    if cursor.character:
-        raise cursor.place.error(f"expected nothing after the closing ], found {_named(cursor.character)}")
+    positions = _Positions(text, source)
+    offset = _skip_blanks(text, 0)
+    if text[offset : offset + 1] != "[":
+        raise _unexpected(text, offset, positions, "a JSON array of servers, which begins with [")
+    offset = _skip_blanks(text, offset + 1)
+    if text[offset : offset + 1] == "]":
+        offset, more = _skip_blanks(text, offset + 1), False
+    else:
+        more = True
+    while more:
+        element, offset = _read_element(text, offset, positions)
+        yield element
+        separator = _SEPARATOR.match(text, offset)
+        if not separator:
+            expected = "a comma or the closing ] of the array"
+            raise _unexpected(text, _skip_blanks(text, offset), positions, expected)
+        offset, more = separator.end(), separator[1] == ","
+    if offset < len(text):
+        raise _unexpected(text, offset, positions, "nothing after the closing ]")
 
 
-def _read_element(cursor: _Cursor) -> Element:
-    opening, place, start = cursor.character, cursor.place, cursor.offset
-    if not opening or opening not in '"{':
-        raise place.error(f'expected a URL in double quotes or an object with "url", found {_named(opening)}')
+def _read_element(text: str, start: int, positions: _Positions) -> tuple[Element, int]:
+    """The element that begins at ``start``, and where it ends."""
+    opening = text[start : start + 1]
+    if opening not in ('"', "{"):
+        raise _unexpected(text, start, positions, 'a URL in double quotes or an object with "url"')
+    place = positions.place(start + 1 if opening == '"' else start)
     try:
-        value, end = _DECODER.raw_decode(cursor.text, start)
+        value, end = _DECODER.raw_decode(text, start)
     except json.JSONDecodeError as error:
-        cursor.move_to(max(start, error.pos))
-        raise cursor.place.error(f"this is not JSON: {error.msg[:1].lower()}{error.msg[1:]}") from None
+        reason = f"this is not JSON: {error.msg[:1].lower()}{error.msg[1:]}"
+        raise positions.place(max(start, error.pos)).error(reason) from None
     except (ValueError, RecursionError):
         raise place.error("this element is nested too deeply, or has a number of too many digits") from None
-    cursor.move_to(end)
-    cursor.skip_blanks()
-    return Element(value, _first_character(place, cursor.text[start + 1 : end - 1], value))
+    is_verbatim = opening == '"' and len(value) == end - start - 2
+    return Element(value, place if is_verbatim else place.pin()), end
 
 
-def _first_character(place: Place, written: str, value: object) -> Place:
-    """Where the characters of ``value`` begin, given what is written between its quotes or braces."""
-    return place.at(1) if written == value else place.pin()
+def _skip_blanks(text: str, offset: int) -> int:
+    found = _BLANKS.match(text, offset)
+    return found.end() if found else offset
 
 
-def _named(character: str) -> str:
-    return character or "the end of the file"
+def _unexpected(text: str, offset: int, positions: _Positions, expected: str) -> ConfigError:
+    found = text[offset : offset + 1] or "the end of the file"
+    return positions.place(offset).error(f"expected {expected}, found {found}")

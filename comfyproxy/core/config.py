@@ -1,0 +1,93 @@
+"""What a configuration says, as values: the end of every way to configure comfyproxy.
+
+`comfyproxy.core.options` has the options these fields are set by; `comfyproxy.core.settings` puts them together.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from comfyproxy.core.addresses import MAX_SERVERS, Address
+
+App = Literal["comfyui", "http"]
+Placement = Literal["client", "request"]
+WebSocketMode = Literal["auto", "messages", "relay"]
+AccessLog = Literal["none", "routing", "combined", "json"]
+
+DEFAULT_LISTEN = "tcp:8080:interface=127.0.0.1"
+DEFAULT_URL = "http://127.0.0.1:8188"
+DEFAULT_POOL = "default"
+
+BALANCED_PREFIXES = (
+    "/internal",
+    "/api",
+    "/ws",
+    "/workflow_templates",
+    "/extensions",
+    "/docs",
+    "/templates",
+)
+"""What goes to the pool when something else serves the pages: the proxied routes of ComfyUI's dev server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long to wait, in seconds; 0 waits for ever."""
+
+    connect: float = 5
+    head: float = 30
+    body: float = 60
+    response: float = 1800
+    idle: float = 600
+    keepalive: float = 75
+    backend_keepalive: float = 55
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much to take: ``head``, ``line`` and ``body`` in bytes, ``fields`` and ``max_servers`` counted."""
+
+    head: int = 65_536
+    line: int = 16_384
+    fields: int = 200
+    body: int = 0
+    max_servers: int = MAX_SERVERS
+
+
+@dataclass(frozen=True, slots=True)
+class PoolConfig:
+    """A named set of servers and how requests are spread over them."""
+
+    name: str
+    addresses: tuple[Address, ...]
+    app: App = "comfyui"
+    placement: Placement = "client"
+    insecure_backends: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RouteConfig:
+    """Where requests under ``prefix`` go: exactly one of pool, ``static`` (a directory), ``frontend`` (a URL)."""
+
+    prefix: str
+    pool: str | None = None
+    static: str | None = None
+    frontend: str | None = None
+    timeouts: Timeouts = Timeouts()
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All of it. Paths are absolute; ``access_log_file`` is ``-`` for the console."""
+
+    pools: Mapping[str, PoolConfig]
+    routes: tuple[RouteConfig, ...]
+    listen: tuple[str, ...] = (DEFAULT_LISTEN,)
+    tcp: bool = False
+    websocket: WebSocketMode = "auto"
+    trusted_proxies: tuple[str, ...] = ()
+    access_log: AccessLog = "routing"
+    access_log_file: str = "-"
+    debug: bool = False
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    limits: Limits = field(default_factory=Limits)
