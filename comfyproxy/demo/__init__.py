@@ -1,1 +1,16 @@
+"""A small simulated ComfyUI: for `comfyproxy demo` on a machine without a GPU, and as the tests' backend.
 
+It behaves as ComfyUI 0.33 does towards a proxy: the same routes twice (bare and under `/api`), the same
+events in the same order, the same answers to bad input, and the same faults (a second WebSocket with one
+client id displaces the first for good; one socket that is not read holds up everybody's events). What it
+makes are cards: real PNG files that name the server and the prompt they come from, so that a person sees
+which server did the work.
+
+Reading order. Values and state without I/O: `picture` (with `font`) draws, `files` keeps input, output and
+temp, `nodes` says what can be run, `graph` checks and orders a workflow, `queue` and `jobs` are what is asked
+for and what became of it, `events` are the messages, `clients` says who gets them, `execution` runs one
+prompt as a generator of pauses. Towards HTTP: `routing` and the `routes` package map values to values,
+`userdata` and `multipart` serve them. With I/O: `worker` (the clock), `socket` (autobahn), `site`
+(twisted.web), and `server`, which puts one together. `first_prompt` is the other side: a client that sends a
+workflow to any ComfyUI and reports how it goes.
+"""
