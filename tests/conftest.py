@@ -16,7 +16,7 @@ from typing import Any
 import hypothesis
 import pytest
 import pytest_twisted
-from twisted.internet import defer, reactor, task
+from twisted.internet import defer, task
 from twisted.logger import LogEvent, STDLibLogObserver, globalLogBeginner, globalLogPublisher
 from twisted.python.failure import Failure
 
@@ -117,7 +117,12 @@ def flush_logged_errors(no_unhandled_errors: ErrorLog) -> Callable[..., list[Bas
 
 @pytest.fixture(scope="session")
 def running_reactor() -> Any:
-    """The reactor, started: from here on its own wakers are among its readers."""
+    """The reactor, started: from here on its own wakers are among its readers.
+
+    It is imported here and not above, where the import would install one before `--reactor` is read.
+    """
+    from twisted.internet import reactor
+
     pytest_twisted.blockon(task.deferLater(reactor, 0))
     return reactor
 
@@ -173,6 +178,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
     test, seconds = pyfuncitem.obj, _timeout(pyfuncitem) * CANCEL_AT
     if not hasattr(test, "_pytest_twisted_mark") or not seconds:
         return
+    reactor = pyfuncitem.funcargs["running_reactor"]
 
     async def bounded(**arguments: Any) -> None:
         started = test(**arguments)

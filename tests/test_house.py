@@ -124,14 +124,15 @@ def test_nothing_of_all_that_is_left():
 """
 
 
-@pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+@pytest.fixture(scope="module", params=["default", "asyncio"])
+def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What became of each misbehaving test: "passed", or the text of its failures and errors."""
     folder = tmp_path_factory.mktemp("misbehaving")
     shutil.copy(TESTS / "conftest.py", folder)
     shutil.copy(TESTS.parent / "pyproject.toml", folder)
     (folder / "test_misbehaving.py").write_text(MISBEHAVING)
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--junitxml=outcomes.xml", folder]
+    options = ["-p", "no:cacheprovider", "--junitxml=outcomes.xml", f"--reactor={request.param}"]
+    command = [sys.executable, "-m", "pytest", *options, folder]
     run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=50)
     assert run.returncode == pytest.ExitCode.TESTS_FAILED, run.stdout + run.stderr
     found: dict[str, str] = {}
