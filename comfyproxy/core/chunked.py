@@ -9,6 +9,7 @@ with them.
 import re
 from collections.abc import Iterator
 
+from comfyproxy.core.grammar import TEXT, TOKEN, has_bare_line_end
 from comfyproxy.errors import ProtocolError
 
 CHUNKED = -1
@@ -22,12 +23,19 @@ MAX_TRAILERS = 8192
 
 LAST_CHUNK = b"0\r\n\r\n"
 
-_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t -~\x80-\xff]*)?")
-_TRAILERS = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[\t -~\x80-\xff]*+\r\n)*+")
-_FORBIDDEN_TRAILER = re.compile(
-    rb"(?im)^(?:transfer-encoding|content-length|content-encoding|content-type|content-range|host|connection|"
-    rb"trailer|te|upgrade|authorization|cookie|set-cookie)[ \t]*:"
+_QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\' + TEXT + rb')*+"'
+_EXTENSION = rb";" + TOKEN + rb"(?:=(?:" + TOKEN + rb"|" + _QUOTED + rb"))?"
+_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:" + _EXTENSION + rb")*+")
+_TRAILERS = re.compile(rb"(?:" + TOKEN + rb":" + TEXT + rb"*+\r\n)*+")
+
+_NOT_IN_TRAILERS = frozenset(
+    b"transfer-encoding content-length content-encoding content-type content-range host connection "
+    b"keep-alive proxy-connection trailer te upgrade expect max-forwards authorization proxy-authorization "
+    b"cookie set-cookie via forwarded x-forwarded-for x-forwarded-host x-forwarded-proto x-forwarded-port "
+    b"x-real-ip".split()
 )
+"""Fields that frame, route or authenticate (RFC 9110 section 6.5.1): a recipient that merges trailers into
+the head must not be told these in a way that nobody checks."""
 
 
 def encode_chunk(data: bytes) -> bytes:
@@ -88,7 +96,7 @@ class ChunkedReader:
     def _size(self) -> bytes | None:
         end = self._buffer.find(b"\r\n", self._at, self._at + MAX_SIZE_LINE)
         if end < 0:
-            self._check_unfinished(self._buffer[self._at :], MAX_SIZE_LINE)
+            self._check_unfinished(MAX_SIZE_LINE)
             return None
         match = _SIZE.fullmatch(self._take(end + 2 - self._at)[:-2])
         if match is None:
@@ -127,20 +135,25 @@ class ChunkedReader:
             return LAST_CHUNK if self._framed else b""
         end = self._buffer.find(b"\r\n\r\n", self._at, self._at + MAX_TRAILERS)
         if end < 0:
-            self._check_unfinished(self._buffer[self._at :].replace(b"\r\n", b""), MAX_TRAILERS)
+            self._check_unfinished(MAX_TRAILERS)
             return None
         trailers = self._take(end + 4 - self._at)[:-2]
         if not _TRAILERS.fullmatch(trailers):
             raise ProtocolError(400, "The trailers are malformed.")
-        if _FORBIDDEN_TRAILER.search(trailers):
+        if not _NOT_IN_TRAILERS.isdisjoint(map(_canonical_name, trailers.split(b"\r\n"))):
             raise ProtocolError(400, "The trailers have a field that may not be in trailers.")
         self.complete = True
         return b"0\r\n%b\r\n" % trailers if self._framed else b""
 
-    @staticmethod
-    def _check_unfinished(line: bytes, limit: int) -> None:
-        """Refuse a line early: too long, or ended by anything but CRLF."""
-        if len(line) >= limit:
-            raise ProtocolError(400, "A line of the chunked framing is too long.")
-        if b"\n" in line or b"\r" in line[:-1]:
+    def _check_unfinished(self, limit: int) -> None:
+        """Refuse lines early: too long, or ended by anything but CRLF."""
+        unread = self._buffer[self._at :]
+        if len(unread) >= limit:
+            raise ProtocolError(400, "The chunked framing has a line or trailers that are too long.")
+        if has_bare_line_end(unread):
             raise ProtocolError(400, "A line of the chunked framing does not end with CRLF.")
+
+
+def _canonical_name(line: bytes) -> bytes:
+    """The name of a trailer in the one spelling that stands for all that CGI cannot tell apart."""
+    return re.sub(rb"[^0-9a-z]", b"-", line.partition(b":")[0].lower())

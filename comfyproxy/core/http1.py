@@ -14,6 +14,7 @@ Bodies are described by one number: a length, or `CHUNKED`, or `UNTIL_CLOSE`.
 import re
 
 from comfyproxy.core.chunked import CHUNKED
+from comfyproxy.core.grammar import TEXT, TOKEN, has_bare_line_end
 from comfyproxy.errors import BackendProtocolError, ProtocolError
 
 UNTIL_CLOSE = -2
@@ -24,15 +25,15 @@ MAX_LENGTH = 2**63 - 1
 Fields = list[tuple[bytes, bytes]]
 """Lower-cased name and whole line (without its CRLF), in the order received."""
 
-_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
-_FIELDS = rb"((?:" + _TOKEN + rb":[\t -~\x80-\xff]*+\r\n)*+)\r\n"
-_REQUEST = re.compile(rb"(" + _TOKEN + rb") ([!\"$-~]++) HTTP/1\.([0-9])\r\n" + _FIELDS)
-_RESPONSE = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9][0-9])(?: ([\t -~\x80-\xff]*+))?\r\n" + _FIELDS)
-_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([^ ]+) HTTP/([0-9])\.([0-9])")
-_FIELD_LINE = re.compile(_TOKEN + rb":[\t -~\x80-\xff]*+")
+_FIELDS = rb"((?:" + TOKEN + rb":" + TEXT + rb"*+\r\n)*+)\r\n"
+_REQUEST_START = rb"(" + TOKEN + rb") ([!\"$-~]++) HTTP/1\.([0-9])\r\n"
+_REQUEST = re.compile(_REQUEST_START + _FIELDS)
+_PLAIN_REQUEST = re.compile(_REQUEST_START + _FIELDS.replace(TOKEN, rb"[0-9A-Za-z-]++"))
+_RESPONSE = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9][0-9])(?: (" + TEXT + rb"*+))?\r\n" + _FIELDS)
+_REQUEST_LINE = re.compile(rb"(" + TOKEN + rb") ([^ ]+) HTTP/([0-9])\.([0-9])")
+_FIELD_LINE = re.compile(TOKEN + rb":" + TEXT + rb"*+")
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?]*)(.*)")
-_HOST = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+;=-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
-_BARE_LINE_END = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
+_HOST = re.compile(rb"(?:(?:[A-Za-z0-9._~%!$&'()*+;=-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?)?")
 
 _NOTABLE = frozenset(
     b"host content-length transfer-encoding connection upgrade expect te max-forwards date via cookie".split()
@@ -40,20 +41,23 @@ _NOTABLE = frozenset(
 _SINGLE = frozenset((b"host", b"content-length"))
 
 _UNREMOVABLE = frozenset(
-    b"host content-length content-type transfer-encoding cookie set-cookie authorization forwarded via date "
-    b"x-forwarded-for x-forwarded-host x-forwarded-proto x-real-ip x-request-id "
-    b"sec-websocket-key sec-websocket-version sec-websocket-accept".split()
+    b"host content-length content-type content-encoding content-range content-location transfer-encoding "
+    b"trailer location cookie set-cookie authorization www-authenticate cache-control expect max-forwards "
+    b"date via origin forwarded x-forwarded-for x-forwarded-host x-forwarded-proto x-real-ip x-request-id "
+    b"sec-websocket-key sec-websocket-version sec-websocket-protocol sec-websocket-extensions "
+    b"sec-websocket-accept".split()
 )
-"""Fields that ``Connection`` may not name away: removing them would change what the message means or who
-is believed to have sent it."""
+"""Fields that ``Connection`` may not name away: they are meant for all recipients (RFC 9110 section 7.6.1),
+and removing them would change what the message means or who is believed to have sent it."""
 
 
 class Head:
     """What requests and responses have in common.
 
-    ``fields`` holds every line; ``notable`` the values (blanks trimmed, repeats joined by a comma) of the
-    fields that framing, routing and forwarding look at. ``close`` says that the sender will not reuse the
-    connection. ``options`` are the fields that ``Connection`` names, to be dropped on the way.
+    ``fields`` holds every line; ``notable`` the values (blanks trimmed, repeats joined by a comma, of
+    ``Cookie`` by a semicolon) of the fields that framing, routing and forwarding look at. ``close`` says that
+    the sender will not reuse the connection. ``options`` are the fields that ``Connection`` names, to be
+    dropped on the way.
     """
 
     __slots__ = ("body", "close", "fields", "minor", "notable", "options", "upgrade")
@@ -79,8 +83,10 @@ class Head:
 
     def _read_fields(self, block: bytes) -> None:
         """Split ``block`` (validated, each line ending in CRLF) and read ``Connection``."""
-        self.fields = fields = []
-        self.notable = notable = {}
+        fields: Fields = []
+        notable: dict[bytes, bytes] = {}
+        self.fields = fields
+        self.notable = notable
         self.options = frozenset()
         self.upgrade = False
         for line in block.split(b"\r\n")[:-1]:
@@ -91,8 +97,9 @@ class Head:
                 value = value.strip(b" \t")
                 if name in notable:
                     if name in _SINGLE:
-                        raise ProtocolError(400, f"The field {name.decode().title()} is there more than once.")
-                    value = notable[name] + b"," + value
+                        field = name.decode().title()
+                        raise ProtocolError(400, f"The field {field} is there more than once.")
+                    value = notable[name] + (b"; " if name == b"cookie" else b",") + value
                 notable[name] = value
         self.close = self.minor == 0
         if b"connection" in notable:
@@ -111,15 +118,18 @@ class Head:
 class RequestHead(Head):
     """A validated request head.
 
-    ``target`` is the origin form as received (RFC 9112 section 3.2); an absolute form was split, its authority
-    being ``host``. ``body`` is a length (0 for none) or `CHUNKED`.
+    ``target`` is the origin form as received (RFC 9112 section 3.2); an absolute form was split, its
+    authority being ``host``. ``body`` is a length (0 for none) or `CHUNKED`. ``has_odd_names`` says that a
+    field name has other marks than letters, digits and hyphens: no standard field does, and CGI cannot tell
+    them apart.
     """
 
-    __slots__ = ("host", "method", "target")
+    __slots__ = ("has_odd_names", "host", "method", "target")
 
     method: bytes
     target: bytes
     host: bytes
+    has_odd_names: bool
 
     @property
     def path(self) -> bytes:
@@ -159,10 +169,11 @@ def parse_request_head(raw: bytes) -> RequestHead:
 
     Raises `ProtocolError` with 400, 501 (a transfer coding we do not know), 505 (not HTTP/1).
     """
-    match = _REQUEST.fullmatch(raw)
+    match = _PLAIN_REQUEST.fullmatch(raw) or _REQUEST.fullmatch(raw)
     if match is None:
         raise _explain_request(raw)
     head = RequestHead()
+    head.has_odd_names = match.re is _REQUEST
     head.method, head.target, minor, block = match.groups()
     head.minor = 0 if minor == b"0" else 1
     head._read_fields(block)
@@ -199,14 +210,14 @@ def check_partial_head(data: bytes) -> None:
 
     Raises `ProtocolError`: a client that speaks TLS, or ends its lines with a bare LF, is told at once.
     """
-    if _BARE_LINE_END.search(data):
+    if has_bare_line_end(data):
         raise ProtocolError(400, "A line of the request head does not end with CRLF.")
-    if data and not re.match(_TOKEN, data) and data not in (b"\r", b"\r\n"):
+    if data and not re.match(TOKEN, data) and data not in (b"\r", b"\r\n"):
         raise ProtocolError(400, "This is not an HTTP request.")
 
 
 def parse_length(value: bytes) -> int:
-    """A ``Content-Length``: digits only, at most 2**63-1 (RFC 9110 section 8.6); `ProtocolError` 400 otherwise."""
+    """A ``Content-Length``: digits only, at most 2**63-1 (RFC 9110 section 8.6); else `ProtocolError` 400."""
     if not value.isdigit() or len(value) > 19 or (length := int(value)) > MAX_LENGTH:
         raise ProtocolError(400, "The Content-Length is not a valid number.")
     return length
@@ -220,19 +231,7 @@ def is_valid_host(value: bytes) -> bool:
 def _read_target(head: RequestHead) -> None:
     target = head.target
     host = head.notable.get(b"host")
-    if target[0] != 0x2F:
-        if (match := _ABSOLUTE.fullmatch(target)) is not None:
-            if host is None and head.minor > 0:
-                raise ProtocolError(400, "The request has no Host field.")
-            host, rest = match.groups()
-            if not host:
-                raise ProtocolError(400, "The request target names no host.")
-            head.target = rest if rest[:1] == b"/" else b"/" + rest
-        elif head.method == b"CONNECT":
-            raise ProtocolError(405, "This is a reverse proxy: it makes no tunnels for CONNECT.")
-        elif not (target == b"*" and head.method == b"OPTIONS"):
-            raise ProtocolError(400, "The request target is not a path.")
-    elif head.method == b"CONNECT":
+    if head.method == b"CONNECT":
         raise ProtocolError(405, "This is a reverse proxy: it makes no tunnels for CONNECT.")
     if host is None:
         if head.minor > 0:
@@ -241,6 +240,25 @@ def _read_target(head: RequestHead) -> None:
     elif not is_valid_host(host):
         raise ProtocolError(400, "The Host field is not a valid host.")
     head.host = host
+    if target[0] != 0x2F and not (target == b"*" and head.method == b"OPTIONS"):
+        _read_absolute_target(head)
+
+
+def _read_absolute_target(head: RequestHead) -> None:
+    """Take the absolute form apart; its authority counts, not the ``Host`` field (RFC 9112 section 3.2.2)."""
+    match = _ABSOLUTE.fullmatch(head.target)
+    if match is None:
+        raise ProtocolError(400, "The request target is not a path.")
+    host, rest = match.groups()
+    if not host or not is_valid_host(host):
+        raise ProtocolError(400, "The request target does not name a valid host.")
+    head.host = host
+    if rest[:1] == b"/":
+        head.target = rest
+    elif not rest and head.method == b"OPTIONS":
+        head.target = b"*"  # RFC 9112 section 3.2.4
+    else:
+        head.target = b"/" + rest
 
 
 def _request_body(head: RequestHead) -> int:
@@ -261,17 +279,21 @@ def _response_body(head: ResponseHead, method: bytes) -> int:
     notable = head.notable
     coding = notable.get(b"transfer-encoding")
     length = parse_length(notable[b"content-length"]) if b"content-length" in notable else None
-    if head.status < 200 or head.status in (204, 304) or method == b"HEAD":
-        return 0
     if coding is not None:
         if length is not None:
             raise ProtocolError(502, "It has both a Content-Length and a Transfer-Encoding.")
         if head.minor == 0:
             raise ProtocolError(502, "It has a Transfer-Encoding in HTTP/1.0.")
         _check_codings(coding)
+    if head.status < 200 or head.status in (204, 304) or method == b"HEAD":
+        return 0
+    if coding is not None:
         return CHUNKED
     if head.status == 205:
-        return length or 0
+        # Browsers read no body after a 205 (RFC 9110 section 15.3.6): they would take it for another answer.
+        if length:
+            raise ProtocolError(502, "It is a 205 that has a body.")
+        return 0
     return UNTIL_CLOSE if length is None else length
 
 
@@ -282,14 +304,14 @@ def _check_codings(value: bytes) -> None:
         return
     if codings[-1] != b"chunked" or codings.count(b"chunked") > 1:
         raise ProtocolError(400, "The Transfer-Encoding does not end with chunked, once.")
-    if not all(re.fullmatch(_TOKEN, coding) for coding in codings):
+    if not all(re.fullmatch(TOKEN, coding) for coding in codings):
         raise ProtocolError(400, "The Transfer-Encoding is malformed.")
     raise ProtocolError(501, "The Transfer-Encoding has a coding other than chunked.")
 
 
 def _explain_request(raw: bytes) -> ProtocolError:
     """Why ``raw`` is not a request head."""
-    if _BARE_LINE_END.search(raw):
+    if has_bare_line_end(raw):
         return ProtocolError(400, "A line of the request head does not end with CRLF.")
     first, *lines = raw.split(b"\r\n")
     match = _REQUEST_LINE.fullmatch(first)
@@ -299,7 +321,7 @@ def _explain_request(raw: bytes) -> ProtocolError:
         return ProtocolError(505, "This server speaks HTTP/1.1 and HTTP/1.0 here.")
     for number, line in enumerate(lines[:-2], 1):
         if line[:1] in (b" ", b"\t"):
-            return ProtocolError(400, f"Header line {number} begins with a blank (folded lines are obsolete).")
+            return ProtocolError(400, f"Header line {number} begins with a blank: folding is obsolete.")
         if not _FIELD_LINE.fullmatch(line):
             return ProtocolError(400, f"Header line {number} is malformed.")
     return ProtocolError(400, "The request target has characters that do not belong in it.")
