@@ -10,13 +10,13 @@ class Backend:
 
     A reload gives a surviving backend a new `address` (its weight or name may have changed) and keeps the
     object, so its state and its connections stay. ``index`` is its place in the pool, from 0. ``leases`` is
-    the work in flight. ``removed`` says that a reload took it out: it gets no new clients and lives until its
+    the work in flight. ``verify`` says whether its certificate must be good (``https``). ``removed`` says that a reload took it out: it gets no new clients and lives until its
     last lease ends.
     """
 
-    __slots__ = ("address", "authority", "fingerprint", "index", "leases", "removed", "url")
+    __slots__ = ("address", "authority", "fingerprint", "index", "leases", "removed", "url", "verify")
 
-    def __init__(self, address: Address, index: int = 0) -> None:
+    def __init__(self, address: Address, index: int = 0, *, verify: bool = True) -> None:
         self.address = address
         self.url = address.url
         self.authority = address.authority.encode("ascii")
@@ -24,6 +24,7 @@ class Backend:
         self.index = index
         self.leases = 0
         self.removed = False
+        self.verify = verify
 
     @property
     def is_full(self) -> bool:

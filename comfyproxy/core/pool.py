@@ -8,17 +8,18 @@ from comfyproxy.core.changes import Changes, diff
 
 
 class Pool:
-    """The backends of one name.
+    """The backends of one name; ``verify`` is whether those reached by ``https`` must have a good certificate.
 
     A backend that a reload removes keeps serving the clients that are on it (their WebSocket, and requests
     that need the files and the queue it holds) until its last lease ends; then it is forgotten. If a
     later reload names it again before that, it is the same object.
     """
 
-    __slots__ = ("_by_fingerprint", "_by_key", "_removed", "backends", "name")
+    __slots__ = ("_by_fingerprint", "_by_key", "_removed", "backends", "name", "verify")
 
-    def __init__(self, name: str, addresses: Iterable[Address] = ()) -> None:
+    def __init__(self, name: str, addresses: Iterable[Address] = (), *, verify: bool = True) -> None:
         self.name = name
+        self.verify = verify
         self.backends: tuple[Backend, ...] = ()
         self._by_key: dict[str, Backend] = {}
         self._by_fingerprint: dict[str, Backend] = {}
@@ -57,7 +58,7 @@ class Pool:
         for index, address in enumerate(changes.wanted):
             backend = self._by_key.get(address.key) or self._removed.pop(address.key, None)
             if backend is None:
-                backend = Backend(address)
+                backend = Backend(address, verify=self.verify)
             backend.address = address
             backend.index = index
             backend.removed = False

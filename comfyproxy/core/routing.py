@@ -4,6 +4,7 @@ A router knows an application (`comfyproxy.comfyui.router` knows ComfyUI). It se
 body only if it asks for it; it performs nothing itself.
 """
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -69,6 +70,10 @@ class Router(Protocol):
 
     def place(self, head: RequestHead, body: bytes | None, backend: Backend, now: float) -> Rewrite | None:
         """Note that the request goes to ``backend`` and say what is to change; called again on a retry."""
+
+    def message_key(self, payload: bytes, is_binary: bool) -> Hashable | None:
+        """Under which key a newer WebSocket message of a backend may replace this one while both wait for a slow
+        client; ``None`` if this one must be delivered."""
 
     def cookies(self, value: bytes) -> bytes:
         """A ``Cookie`` value without what is the proxy's own; empty if nothing is left."""

@@ -5,6 +5,7 @@ for each new connection and their addresses are tried in turn.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Protocol, cast
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -28,6 +29,7 @@ from comfyproxy.core.backend import Backend
 from comfyproxy.core.config import Timeouts
 from comfyproxy.errors import ConnectFailed
 from comfyproxy.proxy.deadlines import Deadlines
+from comfyproxy.proxy.tls import client_tls
 from comfyproxy.proxy.upstream import SecureUpstream, Upstream
 
 MAX_IDLE = 256
@@ -47,7 +49,7 @@ class Waiter(Protocol):
 class Dialer:
     """Makes one connection to ``address``: resolves its name, tries what comes back in order, shakes hands.
 
-    ``tls`` is given the host for ``https`` addresses. Exactly one of ``waiter``'s methods is called, unless `cancel` is
+    With ``tls`` it is encrypted. Exactly one of ``waiter``'s methods is called, unless `cancel` is
     called first.
     """
 
@@ -58,7 +60,7 @@ class Dialer:
         build: Callable[["Dialer"], TwistedProtocol],
         waiter: Waiter,
         timeout: float,
-        tls: Callable[[str], IOpenSSLClientConnectionCreator],
+        tls: Callable[[], IOpenSSLClientConnectionCreator] | None = None,
     ) -> None:
         self._reactor = reactor
         self._address = address
@@ -117,8 +119,8 @@ class Dialer:
             self._give_up(self._error)
             return
         factory: ClientFactory | TLSMemoryBIOFactory = _DialFactory(self, self._build)
-        if self._address.scheme == "https":
-            factory = TLSMemoryBIOFactory(self._tls(self._address.host), True, factory)
+        if self._tls is not None:
+            factory = TLSMemoryBIOFactory(self._tls(), True, factory)
             factory.noisy = False
         self._connector = self._reactor.connectTCP(host, self._address.port, factory, timeout=None)
 
@@ -185,13 +187,13 @@ class Connector:
         backend: Backend,
         deadlines: Deadlines,
         timeouts: Timeouts,
-        tls: Callable[[str], IOpenSSLClientConnectionCreator],
+        tls: Callable[[Backend], IOpenSSLClientConnectionCreator] = client_tls,
     ) -> None:
         self.backend = backend
         self.deadlines = deadlines
         self._reactor = reactor
         self._timeouts = timeouts
-        self._tls = tls
+        self._tls = partial(tls, backend) if backend.address.scheme == "https" else None
         self._idle: list[Upstream] = []
         self._dialing: dict[Upstream, Dialer] = {}
 
@@ -201,7 +203,9 @@ class Connector:
 
     def dial(self, waiter: Waiter, timeout: float) -> Dialer:
         """Make a connection for ``waiter``; the dialer returned can be cancelled."""
-        dialer = Dialer(self._reactor, self.backend.address, self._build, waiter, timeout, self._tls)
+        dialer = Dialer(
+            self._reactor, self.backend.address, self._build, waiter, timeout, self._tls
+        )
         dialer.dial()
         return dialer
 

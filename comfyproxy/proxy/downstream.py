@@ -273,9 +273,13 @@ class Downstream(RelayEnd):
             self.transport.resumeProducing()
 
     def tunnel(self, lines: list[bytes]) -> tuple[RelayEnd, bytes]:
-        """Switch protocols and give the connection away, with what the client sent behind its request."""
-        self.transport.unregisterProducer()
+        """Switch protocols, and leave the connection to a relay."""
         self.transport.write(b"\r\n".join((b"HTTP/1.1 101 Switching Protocols", *lines, b"", b"")))
+        return self.give_away()
+
+    def give_away(self) -> tuple[RelayEnd, bytes]:
+        """Leave the connection to who asks, with what the client sent behind its request."""
+        self.transport.unregisterProducer()
         self._exchange = None
         held, self._held = self._held, b""
         return self, held

@@ -35,6 +35,7 @@ from comfyproxy.proxy.upstream import Upstream
 
 if TYPE_CHECKING:
     from comfyproxy.proxy.proxy import Proxy
+    from comfyproxy.proxy.websockets import Bridge
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _NOTHING: frozenset[bytes] = frozenset()
@@ -76,7 +77,10 @@ class Front(Protocol):
         """Let the request's body come again."""
 
     def tunnel(self, lines: list[bytes]) -> tuple[RelayEnd, bytes]:
-        """Send ``101 Switching Protocols`` with ``lines``; give the connection away, and what came on it since."""
+        """Send ``101 Switching Protocols`` with ``lines``, and `give_away` the connection."""
+
+    def give_away(self) -> tuple[RelayEnd, bytes]:
+        """Leave the connection, and what the client sent behind its request, to the caller."""
 
 
 class Exchange:
@@ -87,6 +91,7 @@ class Exchange:
 
     __slots__ = (
         "_body",
+        "_bridge",
         "_body_sent",
         "_dialer",
         "_failure",
@@ -128,6 +133,7 @@ class Exchange:
         self.upgrading = False
         self._forwarder = forwarder
         self._body: bytes | None = None
+        self._bridge: Bridge | None = None
         self._body_sent = False
         self._dialer: Dialer | None = None
         self._failure: BackendError | None = None
@@ -237,9 +243,6 @@ class Exchange:
         self._connect(backend, fresh=False)
 
     def _connect(self, backend: Backend, fresh: bool) -> None:
-        if self.upgrading and self.proxy.bridge is not None:
-            self.proxy.bridge(self)
-            return
         assert self.route is not None
         connector = self.proxy.connector(backend)
         upstream = None if fresh else connector.take_idle()
@@ -263,6 +266,8 @@ class Exchange:
     def _send(self, upstream: Upstream) -> None:
         assert self.route is not None
         self._upstream = upstream
+        if self.upgrading and self.proxy.bridges is not None:
+            self._bridge = self.proxy.bridges.bridge(self, upstream)
         data = self._request_head()
         if self._pending:
             data = b"".join((data, *self._pending))
@@ -295,6 +300,8 @@ class Exchange:
         elif head.body == CHUNKED:
             lines.append(b"Transfer-Encoding: chunked")
         if self.upgrading:
+            if self._bridge is not None:
+                lines = self._bridge.offer(lines)
             lines += _UPGRADE_LINES
         elif b"trailers" in head.notable.get(b"te", b""):
             lines += [b"Connection: TE", b"TE: trailers"]
@@ -349,7 +356,8 @@ class Exchange:
 
     def switched(self, upstream: Upstream, head: ResponseHead, rest: bytes) -> None:
         """The backend answered 101: a tunnel if it was asked for and is what it should be, else 502."""
-        if not self.upgrading or not accepts(self.head, head):
+        bridge = self._bridge
+        if not self.upgrading or not (bridge.accepts(head) if bridge is not None else accepts(self.head, head)):
             upstream.abort()
             self.upstream_failed(
                 BackendProtocolError("It switched protocols without being asked to.", request_was_sent=True)
@@ -357,10 +365,13 @@ class Exchange:
             return
         assert self.route is not None
         self.status = 101
-        lines = passing(head, HOP_BY_HOP) + _UPGRADE_LINES
-        if self._rewrite is not None:
-            lines.extend(self._rewrite.answer_lines)
-        upstream.exchange = None
+        added = self._rewrite.answer_lines if self._rewrite is not None else ()
+        upstream.give_away()
+        if bridge is not None:
+            router = self.route.balancer.router
+            bridge.join(rest, added, router.message_key if router is not None else None)
+            return
+        lines = [*passing(head, HOP_BY_HOP), *_UPGRADE_LINES, *added]
         client, held = self.front.tunnel(lines)
         Relay(client, upstream, self.closed, to_client=rest, to_backend=held, drain=self.route.comfyui)
 

@@ -7,7 +7,6 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.logger import Logger
 
 from comfyproxy.core.answers import Answer, make_answer
@@ -20,10 +19,11 @@ from comfyproxy.errors import BackendError
 from comfyproxy.proxy.accesslog import AccessLog
 from comfyproxy.proxy.connectors import Connector
 from comfyproxy.proxy.deadlines import Deadlines
-from comfyproxy.proxy.tls import verified
 
 if TYPE_CHECKING:
     from comfyproxy.proxy.downstream import Downstream
+    from comfyproxy.proxy.tcp import TCPDownstream
+    from comfyproxy.proxy.websockets import Bridges
 
 FAILURE_LOG_INTERVAL = 5.0
 """Seconds between two log lines about the same backend's failures; what comes between is counted."""
@@ -32,8 +32,8 @@ FAILURE_LOG_INTERVAL = 5.0
 class Proxy:
     """One proxy: its routes, its connections to backends, its clock and its log.
 
-    ``tls`` makes the client side of a TLS connection for a host. ``bridge`` takes over WebSocket
-    exchanges whose messages are to be seen; ``None`` relays them as bytes.
+    ``bridges`` joins WebSockets whose
+    messages are to be seen; ``None`` relays them as bytes.
     """
 
     log_of_failures = Logger(namespace="comfyproxy.backends")
@@ -47,7 +47,6 @@ class Proxy:
         timeouts: Timeouts | None = None,
         log: AccessLog | None = None,
         trusted: tuple[str, ...] = (),
-        tls: Callable[[Backend, str], IOpenSSLClientConnectionCreator] = verified,
         debug: bool = False,
     ) -> None:
         self.reactor = reactor
@@ -56,12 +55,11 @@ class Proxy:
         self.timeouts = timeouts if timeouts is not None else Timeouts()
         self.log = log if log is not None else AccessLog(reactor, lambda lines: None)
         self.debug = debug
-        self.bridge: Callable[[Any], None] | None = None
+        self.bridges: Bridges | None = None
         self.deadlines = Deadlines(reactor)
-        self.connections: set[Downstream] = set()
+        self.connections: set[Downstream | TCPDownstream] = set()
         self.draining = False
         self.name = b"comfyproxy-" + token_hex(4).encode()
-        self._tls = tls
         self._trusted = tuple(ip_network(network, strict=False) for network in trusted)
         self._connectors: dict[Backend, Connector] = {}
         self._date = (0, b"")
@@ -72,7 +70,7 @@ class Proxy:
         connector = self._connectors.get(backend)
         if connector is None:
             connector = self._connectors[backend] = Connector(
-                self.reactor, backend, self.deadlines, self.timeouts, lambda host: self._tls(backend, host)
+                self.reactor, backend, self.deadlines, self.timeouts
             )
         return connector
 

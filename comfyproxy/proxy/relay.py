@@ -11,6 +11,7 @@ client is cut off; its page reconnects within a second.
 
 from collections import deque
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
@@ -18,6 +19,8 @@ from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
+
+from comfyproxy.proxy.deadlines import Deadlines
 
 DRAIN_LIMIT = 96 * 1024 * 1024
 """Octets kept for a client that does not read: room for the largest message (64 MiB) that must pass."""
@@ -49,7 +52,8 @@ class RelayEnd(Protocol):
 class Relay:
     """Joins two established connections until both are gone, then calls ``ended`` once.
 
-    ``to_client`` and ``to_backend`` are octets that go first. With ``drain`` the backend is always read (see
+    ``to_client`` and ``to_backend`` are octets that go first. After ``idle`` seconds (0: never) without
+    an octet both are closed. With ``drain`` the backend is always read (see
     above).
     """
 
@@ -61,6 +65,8 @@ class Relay:
         to_client: bytes = b"",
         to_backend: bytes = b"",
         drain: bool = False,
+        deadlines: Deadlines | None = None,
+        idle: float = 0,
     ) -> None:
         self._client = client
         self._backend = backend
@@ -71,6 +77,9 @@ class Relay:
         to_client_writer = self._drain or client.transport
         client.transport.registerProducer(self._drain or backend.transport, True)
         backend.transport.registerProducer(client.transport, True)
+        self.deadline = self.slot = inf
+        self._idle = idle
+        self._deadlines = deadlines
         self._redirect(client, backend.transport.write)
         self._redirect(backend, to_client_writer.write)
         if to_client:
@@ -80,10 +89,23 @@ class Relay:
         client.transport.resumeProducing()
         backend.transport.resumeProducing()
 
-    @staticmethod
-    def _redirect(end: RelayEnd, write: Callable[[bytes], None]) -> None:
+    def _redirect(self, end: RelayEnd, write: Callable[[bytes], None]) -> None:
         # The transport looks dataReceived up at each read; the bound write of the other side saves a call.
-        end.dataReceived = write  # type: ignore[method-assign]
+        received = write
+        deadlines, idle = self._deadlines, self._idle
+        if deadlines is not None and idle:
+
+            def received(data: bytes) -> None:
+                deadlines.set(self, idle)
+                write(data)
+
+            deadlines.set(self, idle)
+        end.dataReceived = received  # type: ignore[method-assign]
+
+    def deadline_passed(self) -> None:
+        """Neither side has sent anything for ``idle`` seconds."""
+        self._client.transport.loseConnection()
+        self._backend.transport.loseConnection()
 
     def _other(self, end: RelayEnd) -> RelayEnd:
         return self._backend if end is self._client else self._client
@@ -113,6 +135,8 @@ class Relay:
             other.loseConnection()
         else:
             other.abortConnection()
+        if self._deadlines is not None:
+            self._deadlines.forget(self)
         ended, self._ended = self._ended, None
         if ended is not None:
             ended()

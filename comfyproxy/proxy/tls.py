@@ -9,14 +9,14 @@ from zope.interface import implementer
 from comfyproxy.core.backend import Backend
 
 
-def verified(backend: Backend, host: str) -> IOpenSSLClientConnectionCreator:
-    """Connections whose certificate must be valid for ``host`` and come from an authority this machine trusts."""
-    return optionsForClientTLS(host)
+def client_tls(backend: Backend) -> IOpenSSLClientConnectionCreator:
+    """The client's side of TLS connections to ``backend``.
 
-
-def unverified(backend: Backend, host: str) -> IOpenSSLClientConnectionCreator:
-    """Connections that are encrypted and no more (``--insecure-backends``): whoever answers is believed."""
-    return _Unverified(host)
+    Its certificate must be valid for its host and come from an authority that this machine trusts, unless its pool
+    was said to be insecure (``--insecure-backends``): then whoever answers is believed.
+    """
+    host = backend.address.host
+    return optionsForClientTLS(host) if backend.verify else _Unverified(host)
 
 
 @implementer(IOpenSSLClientConnectionCreator)

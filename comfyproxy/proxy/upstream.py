@@ -77,6 +77,12 @@ class Upstream(RelayEnd):
         self.connector.deadlines.forget(self)
         self.transport.abortConnection()
 
+    def give_away(self) -> None:
+        """Leave the connection to a relay."""
+        self.exchange = None
+        self.connector.deadlines.forget(self)
+        self.transport.unregisterProducer()
+
     def dataReceived(self, data: bytes) -> None:
         if self.exchange is None:
             self.abort()
@@ -106,7 +112,6 @@ class Upstream(RelayEnd):
         """Hand a 1xx on; ``False`` when no ordinary answer is to be read from here any more."""
         if head.status == 101:
             self._buffer = b""
-            self.connector.deadlines.clear(self)
             exchange.switched(self, head, rest)
             return False
         self._informational += 1
@@ -228,9 +233,9 @@ class Upstream(RelayEnd):
         else:
             exchange.upstream_failed(self._why_lost(reason))
 
-    def _why_lost(self, reason: Failure) -> BackendLost:
-        if self._head is not None:
-            return BackendLost("Its connection ended before its answer did.", request_was_sent=True)
+    def _why_lost(self, reason: Failure) -> BackendError:
+        if self._head is not None or self._buffer:
+            return BackendProtocolError("Its connection ended before its answer did.", request_was_sent=True)
         return BackendLost(
             f"Its connection ended before it answered: {reason.getErrorMessage()}", request_was_sent=True
         )
