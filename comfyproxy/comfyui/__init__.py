@@ -1,1 +1,14 @@
+"""What is special about ComfyUI, as decisions without I/O: where a request belongs, and what to change in it.
 
+ComfyUI keeps its queue, its history, its files and its clients' WebSockets in one process. A client whose
+requests are spread over several of them loses events and does not find its results, so it has to stay with
+one. Requests say in several ways whose they are:
+
+- `wire` knows where on ComfyUI's HTTP surface a request names its client and its prompts;
+- `identity` mints ids that carry the fingerprint of their backend, so any process can tell where they belong;
+- `affinity` remembers the ids that do not, the ones that clients made up;
+- `cookie` is the browser's share: what its plain requests carry;
+- `origin` is ComfyUI's check on pages of other sites, made here, where the client's own ``Host`` is known;
+- `messages` knows which WebSocket messages a slow client can do without;
+- `router` puts them together, one router for each placement.
+"""

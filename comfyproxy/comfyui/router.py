@@ -1,0 +1,184 @@
+"""Where each request to a pool of ComfyUI servers belongs, for the placements ``client`` and ``request``."""
+
+from os import urandom
+
+from comfyproxy.comfyui.affinity import AffinityTable
+from comfyproxy.comfyui.cookie import BackendCookie
+from comfyproxy.comfyui.identity import Random, mint_client_id, mint_prompt_id
+from comfyproxy.comfyui.messages import message_key
+from comfyproxy.comfyui.origin import ORIGIN_FIELDS, check_origin
+from comfyproxy.comfyui.wire import (
+    SOCKET,
+    SUBMISSION,
+    Document,
+    Endpoint,
+    client_named,
+    find_endpoint,
+    prompts_named,
+    read_object,
+    with_client,
+    with_prompt_id,
+)
+from comfyproxy.core.backend import Backend
+from comfyproxy.core.http1 import RequestHead
+from comfyproxy.core.pool import Pool
+from comfyproxy.core.routing import Decision, Default, NeedBody, Pin, Rewrite, Router
+from comfyproxy.core.websocket import is_websocket_request
+
+_ANY = Default()
+
+
+def make_router(
+    placement: str,
+    pool: Pool,
+    *,
+    cookie: str = "comfyproxy",
+    cookie_path: str = "/",
+    random: Random = urandom,
+) -> Router:
+    """The router for ``placement`` (``client`` or ``request``); raises `ValueError` for another."""
+    if placement == "client":
+        return ClientRouter(pool, cookie=cookie, cookie_path=cookie_path, random=random)
+    if placement == "request":
+        return RequestRouter()
+    raise ValueError(f"There is no placement {placement!r}: it is 'client' or 'request'.")
+
+
+class RequestRouter:
+    """Each request goes to the next server, whoever sends it; only pages of other sites are refused."""
+
+    drop = ORIGIN_FIELDS
+    message_key = staticmethod(message_key)
+
+    def route(self, head: RequestHead, body: bytes | None, now: float) -> Decision:
+        """Any backend, unless the request is refused."""
+        return check_origin(head) or _ANY
+
+    def place(self, head: RequestHead, body: bytes | None, backend: Backend, now: float) -> Rewrite | None:
+        """Nothing is to change."""
+        return None
+
+    def cookies(self, value: bytes) -> bytes:
+        """All of them: none is ours."""
+        return value
+
+
+class ClientRouter:
+    """A client stays with its server, and what is asked about a prompt goes to the server that has it.
+
+    What a request says of itself is looked at in this order; the first that leads to a backend of the pool
+    counts:
+
+    1. a prompt's id. What there is about it is only there, and any other server would answer that there is
+       nothing yet, so this pin is strict;
+    2. the client's id, which its WebSocket and its submissions share;
+    3. the proxy's cookie.
+
+    A submission goes by its client first, and by the prompt's id only without one: its events are sent to the
+    client's WebSocket, and are lost for good if that is on another server.
+
+    What has no identity rotates, and is given one if it can be: a WebSocket gets a client's id, a
+    submission a prompt's id, both minted for the backend that it goes to, and a browser the cookie. An id
+    that a client made up is bound to the backend of the first request that has it, and bound anew when
+    another backend has to take over.
+    """
+
+    drop = ORIGIN_FIELDS
+    message_key = staticmethod(message_key)
+
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        cookie: str = "comfyproxy",
+        cookie_path: str = "/",
+        random: Random = urandom,
+    ) -> None:
+        self._pool = pool
+        self._cookie = BackendCookie(cookie, cookie_path)
+        self._random = random
+        self._clients = AffinityTable(pool)
+        self._prompts = AffinityTable(pool)
+        self._parsed: tuple[bytes, Document | None] | None = None
+
+    def route(self, head: RequestHead, body: bytes | None, now: float) -> Decision:
+        """Where this request belongs, once its body is known if its endpoint has identities there."""
+        refusal = check_origin(head)
+        if refusal is not None:
+            return refusal
+        endpoint = find_endpoint(head)
+        if body is None and head.body and endpoint.body_limit:
+            return NeedBody(endpoint.body_limit)
+        document = self._document(body)
+        client = client_named(endpoint, head, document)
+        owner = self._owner(endpoint, head, document, now)
+        if owner is not None and endpoint is not SUBMISSION:
+            return Pin(owner, strict=True)
+        home = owner if client is None else self._clients.find(client, now)
+        if home is None:
+            home = self._cookie.backend(head, self._pool)
+        return _ANY if home is None else Pin(home)
+
+    def place(self, head: RequestHead, body: bytes | None, backend: Backend, now: float) -> Rewrite | None:
+        """Bind the request's ids to ``backend``, mint those that it lacks, and give a browser its cookie."""
+        endpoint = find_endpoint(head)
+        document = self._document(body)
+        self._parsed = None
+        client = client_named(endpoint, head, document)
+        prompts = prompts_named(endpoint, head, document)
+        target = new_body = None
+        if client is not None:
+            self._clients.bind(client, backend, now)
+        elif endpoint is SOCKET:
+            target = with_client(head.target, mint_client_id(backend.fingerprint, self._random))
+        if endpoint is SUBMISSION:
+            for prompt in prompts:
+                self._prompts.bind(prompt, backend, now)
+            if body is not None and document is not None and document.get("prompt_id") is None:
+                new_body = with_prompt_id(body, document, mint_prompt_id(backend.fingerprint, self._random))
+        # A look at an old prompt elsewhere does not move the browser away from its WebSocket.
+        visits = bool(prompts) and endpoint is not SUBMISSION
+        lines = () if visits or not self._wants_cookie(head, backend) else (self._cookie.line(backend),)
+        if target is None and new_body is None and not lines:
+            return None
+        return Rewrite(target, new_body, lines)
+
+    def cookies(self, value: bytes) -> bytes:
+        """A ``Cookie`` value without what is the proxy's own; empty if nothing is left."""
+        return self._cookie.without(value)
+
+    def _document(self, body: bytes | None) -> Document | None:
+        """The JSON object in ``body``, parsed once: `place` follows `route` with the same octets."""
+        if not body:
+            return None
+        if self._parsed is None or self._parsed[0] is not body:
+            self._parsed = (body, read_object(body))
+        return self._parsed[1]
+
+    def _owner(
+        self, endpoint: Endpoint, head: RequestHead, document: Document | None, now: float
+    ) -> Backend | None:
+        """The backend of the first prompt that the request names and that is known."""
+        for prompt in prompts_named(endpoint, head, document):
+            if (backend := self._prompts.find(prompt, now)) is not None:
+                return backend
+        return None
+
+    def _wants_cookie(self, head: RequestHead, backend: Backend) -> bool:
+        """Whether to set the cookie: with a page, with a WebSocket, or in place of one that is out of date.
+
+        Nothing else gets one, so that API clients rotate whether they keep cookies or not.
+        """
+        sent = self._cookie.fingerprints(head)
+        if sent:
+            return backend.fingerprint not in sent
+        return _asks_for_page(head) or is_websocket_request(head)
+
+
+def _asks_for_page(head: RequestHead) -> bool:
+    """Whether a browser is to show what comes as a page."""
+    return head.method == b"GET" and (
+        head.path == b"/"
+        or head.value(b"sec-fetch-dest") == b"document"
+        or (head.value(b"accept") or b"").lower().startswith(b"text/html")
+    )

@@ -1,0 +1,152 @@
+"""Where on ComfyUI's HTTP surface requests name their client and their prompts (``server.py`` of v0.33).
+
+ComfyUI registers each route twice, as ``/queue`` and as ``/api/queue``, except those of ``/internal``. The
+routes of jobs are declared with the ``/api``, so there is an ``/api/api/jobs`` and no ``/jobs``.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+from comfyproxy.core.http1 import RequestHead
+
+Document = dict[str, Any]
+"""A JSON object."""
+
+MAX_ID = 256
+"""Characters. ComfyUI's own ids have 36 or 32, but it takes others from clients. Ids are remembered, and
+nobody should be able to fill the memory with one, so what is longer is none."""
+
+MEBIBYTE = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A route whose requests have identities in their body.
+
+    ``client_key`` and ``prompt_key`` are the members of the JSON object that hold a client's id, and a
+    prompt's id or a list of them; empty for none. ``body_limit`` is in octets.
+    """
+
+    method: bytes
+    path: bytes
+    client_key: str = ""
+    prompt_key: str = ""
+    body_limit: int = MEBIBYTE
+    has_api_form: bool = True
+
+
+OTHER = Endpoint(b"", b"", body_limit=0)
+"""Every route that has none there."""
+
+SOCKET = Endpoint(b"GET", b"/ws", body_limit=0)
+"""The WebSocket; its client is in the query, as ``clientId``."""
+
+SUBMISSION = Endpoint(b"POST", b"/prompt", "client_id", "prompt_id", body_limit=100 * MEBIBYTE)
+"""Puts a prompt in the queue. The limit is ComfyUI's own, unless it is started with ``--max-upload-size``."""
+
+ENDPOINTS = (
+    SOCKET,
+    SUBMISSION,
+    Endpoint(b"POST", b"/interrupt", prompt_key="prompt_id"),
+    Endpoint(b"POST", b"/queue", prompt_key="delete"),
+    Endpoint(b"POST", b"/history", prompt_key="delete"),
+    Endpoint(b"POST", b"/api/jobs/cancel", prompt_key="job_ids"),
+    Endpoint(b"PATCH", b"/internal/logs/subscribe", client_key="clientId", has_api_form=False),
+)
+
+_BY_REQUEST = {
+    (endpoint.method, prefix + endpoint.path): endpoint
+    for endpoint in ENDPOINTS
+    for prefix in ((b"", b"/api") if endpoint.has_api_form else (b"",))
+}
+_PROMPT_PATH = re.compile(rb"(?:/api)?/history/([^/]+)|(?:/api){1,2}/jobs/([^/]+)(?:/cancel)?")
+# aiohttp matches routes against the path decoded so far that no segment can change by it.
+_ENCODED = re.compile(rb"%(?!2[Ff]|25)([0-9A-Fa-f]{2})")
+_EMPTY_OBJECT = re.compile(rb"\{[ \t\r\n]*\}")
+
+
+def find_endpoint(head: RequestHead) -> Endpoint:
+    """The endpoint that ``head`` asks for; `OTHER` if it is none of these."""
+    return _BY_REQUEST.get((head.method, _plain_path(head)), OTHER)
+
+
+def client_named(endpoint: Endpoint, head: RequestHead, document: Document | None) -> str | None:
+    """The id of the client that the request says it comes from."""
+    if endpoint is SOCKET:
+        return _client_in_query(head.target)
+    if document is None or not endpoint.client_key:
+        return None
+    client = document.get(endpoint.client_key)
+    return client if _is_id(client) else None
+
+
+def prompts_named(endpoint: Endpoint, head: RequestHead, document: Document | None) -> Sequence[str]:
+    """The ids of the prompts that the request is about, from its path or its body."""
+    if endpoint is OTHER:
+        match = _PROMPT_PATH.fullmatch(_plain_path(head))
+        return () if match is None else _ids(unquote_to_bytes(match[1] or match[2]).decode(errors="replace"))
+    if document is None or not endpoint.prompt_key:
+        return ()
+    return _ids(document.get(endpoint.prompt_key))
+
+
+def with_client(target: bytes, client: str) -> bytes:
+    """``target`` of the WebSocket, its query saying who the client is.
+
+    It goes before what is there: of several ``clientId`` ComfyUI takes the first, even an empty one.
+    """
+    path, _, query = target.partition(b"?")
+    return b"%b?clientId=%b%b" % (path, client.encode(), b"&" + query if query else b"")
+
+
+def read_object(body: bytes) -> Document | None:
+    """The JSON object in ``body``; ``None`` for anything else, however ill-formed, deep or large."""
+    try:
+        document = json.loads(body.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def with_prompt_id(body: bytes, document: Document, prompt_id: str) -> bytes | None:
+    """``body`` of a submission with ``prompt_id`` in it; ``None`` if that cannot be.
+
+    ``document`` is what `read_object` made of ``body``. Nothing else in the text is touched, unless a
+    ``"prompt_id": null`` has to give way.
+    """
+    if "prompt_id" in document:
+        try:
+            return json.dumps(document | {"prompt_id": prompt_id}).encode()
+        except RecursionError:
+            return None
+    brace = body.index(b"{")
+    comma = b"" if _EMPTY_OBJECT.match(body, brace) else b", "
+    return b'%b"prompt_id": "%b"%b%b' % (body[: brace + 1], prompt_id.encode(), comma, body[brace + 1 :])
+
+
+def _plain_path(head: RequestHead) -> bytes:
+    path = head.path
+    if b"%" in path:
+        return _ENCODED.sub(lambda encoded: bytes.fromhex(encoded[1].decode()), path)
+    return path
+
+
+def _client_in_query(target: bytes) -> str | None:
+    query = target.partition(b"?")[2].decode("latin-1")
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name == "clientId":
+            return value if _is_id(value) else None
+    return None
+
+
+def _is_id(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and 0 < len(value) <= MAX_ID
+
+
+def _ids(value: object) -> list[str]:
+    """The ids in ``value``, which may be one, a list of them, or anything that a client may have sent."""
+    return [one for one in (value if isinstance(value, list) else [value]) if _is_id(one)]

@@ -1,0 +1,137 @@
+"""Request heads, pools, and what an exchange does with a router, without any bytes moving."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import pytest
+
+from comfyproxy.comfyui.router import make_router
+from comfyproxy.core.addresses import parse_addresses
+from comfyproxy.core.backend import Backend, Lease
+from comfyproxy.core.balancer import Balancer
+from comfyproxy.core.changes import diff
+from comfyproxy.core.http1 import RequestHead, parse_request_head
+from comfyproxy.core.pool import Pool
+from comfyproxy.core.routing import NeedBody, Pin, Refuse, Rewrite
+
+SERVERS = "http://server[1-3]:8188"
+
+
+def head(
+    method: str, target: str, *lines: str, host: str = "comfy.example:8080", length: int = 0
+) -> RequestHead:
+    """A parsed request head with these field lines."""
+    fields = [f"{method} {target} HTTP/1.1", f"Host: {host}", *lines]
+    if length:
+        fields.append(f"Content-Length: {length}")
+    return parse_request_head("\r\n".join([*fields, "", ""]).encode("latin-1"))
+
+
+def pool(servers: str = SERVERS) -> Pool:
+    """A pool of these servers, called main."""
+    return Pool("main", parse_addresses(servers))
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What became of one request: the backends it was placed on in turn, and the last one's changes."""
+
+    placed: list[Backend]
+    rewrite: Rewrite
+    refusal: Refuse | None = None
+    pinned: bool = False
+
+    @property
+    def backend(self) -> Backend:
+        """The backend that answered."""
+        return self.placed[-1]
+
+    @property
+    def server(self) -> str:
+        """Its name, such as server1."""
+        return self.backend.address.host
+
+    @property
+    def cookie(self) -> str | None:
+        """The name and value of the cookie that was set."""
+        lines = [line.decode() for line in self.rewrite.answer_lines]
+        assert all(line.startswith("Set-Cookie: ") for line in lines)
+        return lines[0].removeprefix("Set-Cookie: ").partition(";")[0] if lines else None
+
+
+@dataclass
+class Proxy:
+    """One process: a pool with a router, and the part of an exchange that asks them."""
+
+    placement: str = "client"
+    servers: str = SERVERS
+    now: float = 1000.0
+    refusing: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.pool = pool(self.servers)
+        self.router = make_router(self.placement, self.pool)
+        self.balancer = Balancer(self.pool, router=self.router, keep_host=False)
+
+    def backend(self, host: str) -> Backend:
+        """The backend of that name."""
+        (found,) = [one for one in (*self.pool.backends, *self.pool.removed) if one.address.host == host]
+        return found
+
+    def reload(self, servers: str) -> None:
+        """Take a new list of servers, as on SIGHUP."""
+        self.balancer.apply(diff(self.pool.addresses, parse_addresses(servers)))
+
+    def send(self, method: str, target: str, *lines: str, body: bytes | None = None) -> Sent:
+        """Route and place one request; `refusing` servers make it try again, as a failed connection does."""
+        asked = head(method, target, *lines, length=len(body or b""))
+        decision = self.router.route(asked, None, self.now)
+        if isinstance(decision, NeedBody):
+            assert body is not None
+            decision = self.router.route(asked, body, self.now)
+            assert not isinstance(decision, NeedBody)
+        else:
+            body = None
+        if isinstance(decision, Refuse):
+            return Sent([], Rewrite(), decision)
+        pinned = isinstance(decision, Pin)
+        placed: list[Backend] = []
+        lease = Lease(decision.backend) if isinstance(decision, Pin) else self.balancer.choose()
+        while True:
+            placed.append(lease.backend)
+            rewrite = self.router.place(asked, body, lease.backend, self.now)
+            lease.release()
+            failed = lease.backend.address.host in self.refusing
+            if not failed or (isinstance(decision, Pin) and decision.strict):
+                return Sent(placed, rewrite or Rewrite(), Refuse(503, "") if failed else None, pinned)
+            lease = self.balancer.choose(placed)
+
+
+@pytest.fixture(scope="session")
+def make_head() -> Callable[..., RequestHead]:
+    """See `head`."""
+    return head
+
+
+@pytest.fixture(scope="session")
+def make_pool() -> Callable[..., Pool]:
+    """See `pool`."""
+    return pool
+
+
+@pytest.fixture(scope="session")
+def make_proxy() -> Callable[..., Proxy]:
+    """See `Proxy`."""
+    return Proxy
+
+
+@pytest.fixture
+def proxy() -> Proxy:
+    """A process with placement `client` over server1, server2 and server3."""
+    return Proxy()
+
+
+@pytest.fixture
+def servers_of() -> Callable[[Iterable[Sent]], list[str]]:
+    """The names of the servers that answered."""
+    return lambda sent: [one.server for one in sent]
