@@ -1,4 +1,5 @@
-"""The answers that the proxy makes itself: short, in the form the client takes, saying what happened and what to do.
+"""The answers that the proxy makes itself: short, in the form the client takes, saying what happened and
+what to do.
 
 On ComfyUI's own API paths the JSON has ComfyUI's error shape (``server.py``, ``POST /prompt``), so that its
 page shows the sentence.
@@ -57,7 +58,8 @@ def make_answer(
 ) -> Answer:
     """An answer of ``status`` whose body says ``message``, to the request of ``head`` if one was understood.
 
-    The body is JSON where ``Accept`` prefers it or, with ``comfyui``, on ComfyUI's API paths; else plain text.
+    The body is JSON where ``Accept`` prefers it or, with ``comfyui``, on ComfyUI's API paths; else plain
+    text.
     """
     advice = ADVICE.get(status, "")
     if head is not None and (
@@ -80,7 +82,8 @@ def make_answer(
 
 
 def wants_json(accept: bytes) -> bool:
-    """Whether an ``Accept`` value asks for JSON before it asks for text, HTML or anything (RFC 9110 12.5.1)."""
+    """Whether an ``Accept`` value asks for JSON before it asks for text, HTML or anything (RFC 9110
+    12.5.1)."""
     best: tuple[float, bool] = (0.0, False)
     for item in accept.lower().split(b","):
         kind, _, parameters = item.strip().partition(b";")

@@ -67,7 +67,8 @@ class Forwarder:
             )
 
     def lines(self, head: RequestHead, drop: frozenset[bytes]) -> list[bytes]:
-        """The field lines to send upstream, ``Host`` and framing excepted; ``drop`` names further fields to cut."""
+        """The field lines to send upstream, ``Host`` and framing excepted; ``drop`` names further fields
+        to cut."""
         lines = passing(head, self._drops | drop if drop else self._drops)
         lines.append(self._constant)
         if self._trusted:
@@ -88,9 +89,10 @@ class Forwarder:
 def refuse_early(head: RequestHead, name: bytes) -> tuple[int, str] | None:
     """The status and sentence for a request that no backend should see, or ``None``.
 
-    ``name`` is this proxy's pseudonym in ``Via``: a request that carries it went in a circle (RFC 9110 section
-    7.6.3). TRACE would show a client what proxies add for backends alone (9.3.8). An expectation other than
-    100-continue cannot be met (10.1.1). ``Max-Forwards: 0`` makes this the last recipient (7.6.2).
+    ``name`` is this proxy's pseudonym in ``Via``: a request that carries it went in a circle (RFC 9110
+    section 7.6.3). TRACE would show a client what proxies add for backends alone (9.3.8). An expectation
+    other than 100-continue cannot be met (10.1.1). ``Max-Forwards: 0`` makes this the last recipient
+    (7.6.2).
     """
     notable = head.notable
     if head.method == b"TRACE":

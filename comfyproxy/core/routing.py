@@ -72,8 +72,8 @@ class Router(Protocol):
         """Note that the request goes to ``backend`` and say what is to change; called again on a retry."""
 
     def message_key(self, payload: bytes, is_binary: bool) -> Hashable | None:
-        """Under which key a newer WebSocket message of a backend may replace this one while both wait for a slow
-        client; ``None`` if this one must be delivered."""
+        """Under which key a newer WebSocket message of a backend may replace this one while both wait for
+        a slow client; ``None`` if this one must be delivered."""
 
     def cookies(self, value: bytes) -> bytes:
         """A ``Cookie`` value without what is the proxy's own; empty if nothing is left."""

@@ -1,4 +1,5 @@
-"""Lines about requests: the console line of each routed request, or an access log, through one buffered writer.
+"""Lines about requests: the console line of each routed request, or an access log, through one buffered
+writer.
 
 A line is formatted where the request is and written with many others a moment later, so it costs the request
 about a microsecond and no system call.
@@ -58,10 +59,13 @@ class AccessLog:
 
 
 class RoutingLog(AccessLog):
-    """``[LoadBalancer] Routing request to http://server1:8188 (0/3)``: the server, its index, the pool's size."""
+    """``[LoadBalancer] Routing request to http://server1:8188 (0/3)``: the server, its index, the pool's
+    size."""
 
     def routed(self, backend: Backend, size: int) -> None:
-        self._add(b"[LoadBalancer] Routing request to %b (%d/%d)\n" % (backend.url.encode(), backend.index, size))
+        self._add(
+            b"[LoadBalancer] Routing request to %b (%d/%d)\n" % (backend.url.encode(), backend.index, size)
+        )
 
 
 class CombinedLog(AccessLog):
@@ -119,7 +123,9 @@ FORMATS: dict[str, type[AccessLog]] = {
 
 
 def _quoted(value: bytes) -> bytes:
-    """``value`` between quotes as nginx writes it: quotes, backslashes and octets outside ASCII as ``\\xNN``."""
+    """``value`` between quotes as nginx writes it: quotes, backslashes and octets outside ASCII as
+    ``\\xNN``."""
     return b"".join(
-        bytes((octet,)) if 0x20 <= octet < 0x7F and octet not in b'"\\' else b"\\x%02X" % octet for octet in value
+        bytes((octet,)) if 0x20 <= octet < 0x7F and octet not in b'"\\' else b"\\x%02X" % octet
+        for octet in value
     )

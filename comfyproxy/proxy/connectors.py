@@ -194,6 +194,7 @@ class Connector:
         self._reactor = reactor
         self._timeouts = timeouts
         self._tls = partial(tls, backend) if backend.address.scheme == "https" else None
+        self.open: set[Upstream] = set()
         self._idle: list[Upstream] = []
         self._dialing: dict[Upstream, Dialer] = {}
 
@@ -203,9 +204,7 @@ class Connector:
 
     def dial(self, waiter: Waiter, timeout: float) -> Dialer:
         """Make a connection for ``waiter``; the dialer returned can be cancelled."""
-        dialer = Dialer(
-            self._reactor, self.backend.address, self._build, waiter, timeout, self._tls
-        )
+        dialer = Dialer(self._reactor, self.backend.address, self._build, waiter, timeout, self._tls)
         dialer.dial()
         return dialer
 
@@ -239,5 +238,6 @@ class Connector:
 
     def _build(self, dialer: Dialer) -> Upstream:
         upstream = (SecureUpstream if self.backend.address.scheme == "https" else Upstream)(self)
+        self.open.add(upstream)
         self._dialing[upstream] = dialer
         return upstream

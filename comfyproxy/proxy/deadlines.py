@@ -1,8 +1,8 @@
 """Many coarse deadlines behind one timer.
 
 A connection's deadline moves with every request, and almost never passes. So moving one only stores a
-number: the connection waits in the slot of the earliest deadline it had, and is looked at again when that slot comes
-up. A `callLater` for each request would cost more than the rest of its bookkeeping.
+number: the connection waits in the slot of the earliest deadline it had, and is looked at again when that
+slot comes up. A `callLater` for each request would cost more than the rest of its bookkeeping.
 """
 
 from math import inf

@@ -18,7 +18,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from comfyproxy.core.answers import Answer, make_answer
+from comfyproxy.core.answers import Answer
 from comfyproxy.core.chunked import CHUNKED, ChunkedReader
 from comfyproxy.core.http1 import RequestHead, check_partial_head, parse_request_head
 from comfyproxy.errors import ProtocolError
@@ -208,9 +208,7 @@ class Downstream(RelayEnd):
             lines.append(b"Connection: close")
         elif not self.takes_chunks:
             lines.append(b"Connection: keep-alive")
-        self.transport.write(
-            b"HTTP/1.1 %d %b\r\n%b\r\n\r\n%b" % (status, reason, b"\r\n".join(lines), data)
-        )
+        self.transport.write(b"HTTP/1.1 %d %b\r\n%b\r\n\r\n%b" % (status, reason, b"\r\n".join(lines), data))
 
     def write(self, data: bytes) -> None:
         """Send more of the answer's body."""

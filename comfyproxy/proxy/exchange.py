@@ -1,22 +1,23 @@
-"""One exchange: a request finds its backend, and the answer its way back. The only file that knows the whole way.
+"""One exchange: a request finds its backend, and the answer its way back. The only file that knows the
+whole way.
 
     front.begin ─▶ route ─▶ choose ─▶ connect ─▶ send ─▶ answer ─▶ front.finish
                               ▲                    │
                               └── another backend ◀┘  (nothing sent, or safe to send again)
 
-Both fronts, the daemon's `Downstream` and the resource for twisted.web, drive this and are driven by it through
-`Front`. Bodies stream: an exchange holds a piece only while there is no connection to send it on, with
-the client paused, or when a router asked to see the whole.
+Both fronts, the daemon's `Downstream` and the resource for twisted.web, drive this and are driven by it
+through `Front`. Bodies stream: an exchange holds a piece only while there is no connection to send it on,
+with the client paused, or when a router asked to see the whole.
 """
 
 import re
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from comfyproxy.core.answers import Answer
 from comfyproxy.core.backend import Backend, Lease
 from comfyproxy.core.chunked import CHUNKED, LAST_CHUNK, encode_chunk
-from comfyproxy.core.headers import HOP_BY_HOP, Forwarder, passing, refuse_early, with_fewer_forwards
+from comfyproxy.core.forwarding import UPGRADE_LINES, compose_request
+from comfyproxy.core.headers import HOP_BY_HOP, Forwarder, passing, refuse_early
 from comfyproxy.core.http1 import UNTIL_CLOSE, RequestHead, ResponseHead
 from comfyproxy.core.retries import may_try_again
 from comfyproxy.core.routes import Route
@@ -30,7 +31,8 @@ from comfyproxy.errors import (
     NoBackendAvailable,
 )
 from comfyproxy.proxy.connectors import Dialer
-from comfyproxy.proxy.relay import Relay, RelayEnd
+from comfyproxy.proxy.front import Front
+from comfyproxy.proxy.relay import Relay
 from comfyproxy.proxy.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -38,49 +40,7 @@ if TYPE_CHECKING:
     from comfyproxy.proxy.websockets import Bridge
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
-_NOTHING: frozenset[bytes] = frozenset()
-_REWRITTEN_BODY = frozenset((b"content-length",))
-_UPGRADE_LINES = [b"Connection: Upgrade", b"Upgrade: websocket"]
-
-
-class Front(Protocol):
-    """The client's side of an exchange."""
-
-    peer: str
-    """The client's address."""
-
-    takes_chunks: bool
-    """Whether bodies of unknown length are written in chunks; else they come decoded and end with `finish`."""
-
-    def informational(self, status: int, reason: bytes, lines: list[bytes]) -> None:
-        """Pass a 1xx on, if this client may have it."""
-
-    def begin(self, status: int, reason: bytes, lines: list[bytes], data: bytes, delimited: bool) -> None:
-        """Send the head and the first octets; without ``delimited`` only the connection's end ends the body."""
-
-    def write(self, data: bytes) -> None:
-        """Send more of the body, as it is to appear on the wire."""
-
-    def finish(self) -> None:
-        """The answer is complete."""
-
-    def abort(self) -> None:
-        """The answer will never be complete, and the client must be able to tell."""
-
-    def answer(self, answer: Answer) -> None:
-        """Send an answer of the proxy's own, and finish."""
-
-    def pause_body(self) -> None:
-        """Let no more of the request's body come."""
-
-    def resume_body(self) -> None:
-        """Let the request's body come again."""
-
-    def tunnel(self, lines: list[bytes]) -> tuple[RelayEnd, bytes]:
-        """Send ``101 Switching Protocols`` with ``lines``, and `give_away` the connection."""
-
-    def give_away(self) -> tuple[RelayEnd, bytes]:
-        """Leave the connection, and what the client sent behind its request, to the caller."""
+_NO_CHANGE = Rewrite()
 
 
 class Exchange:
@@ -91,8 +51,8 @@ class Exchange:
 
     __slots__ = (
         "_body",
-        "_bridge",
         "_body_sent",
+        "_bridge",
         "_dialer",
         "_failure",
         "_forwarder",
@@ -276,42 +236,25 @@ class Exchange:
         upstream.begin(self, data, self.route.timeouts)
 
     def _request_head(self) -> bytes:
-        head, rewrite = self.head, self._rewrite
+        """The request as this backend gets it, with its body if that was gathered."""
         assert self.route is not None and self.backend is not None
         balancer = self.route.balancer
-        host = head.host if balancer.keep_host else self.backend.authority
-        target = head.target
-        body = self._body
-        drop = _NOTHING
-        if balancer.router is not None:
-            drop = balancer.router.drop
-            if rewrite is not None:
-                target = rewrite.target or target
-                body = rewrite.body if rewrite.body is not None else body
-        if body is not None:
-            drop = drop | _REWRITTEN_BODY
-        lines = self._forwarder.lines(head, drop)
-        if balancer.router is not None and b"cookie" in head.notable:
-            lines = _with_cookies(lines, balancer.router.cookies)
-        if b"max-forwards" in head.notable and head.method == b"OPTIONS":
-            lines = with_fewer_forwards(lines)
-        if body is not None:
-            lines.append(b"Content-Length: %d" % len(body))
-        elif head.body == CHUNKED:
-            lines.append(b"Transfer-Encoding: chunked")
-        if self.upgrading:
-            if self._bridge is not None:
-                lines = self._bridge.offer(lines)
-            lines += _UPGRADE_LINES
-        elif b"trailers" in head.notable.get(b"te", b""):
-            lines += [b"Connection: TE", b"TE: trailers"]
-        return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b\r\n\r\n%b" % (
-            head.method,
-            target,
-            host,
-            b"\r\n".join(lines),
-            body or b"",
+        rewrite = self._rewrite or _NO_CHANGE
+        return compose_request(
+            self.head,
+            target=rewrite.target or self.head.target,
+            host=self.head.host if balancer.keep_host else self.backend.authority,
+            forwarder=self._forwarder,
+            router=balancer.router,
+            body=self._body if rewrite.body is None else rewrite.body,
+            handshake=self._handshake_lines(),
         )
+
+    def _handshake_lines(self) -> list[bytes] | None:
+        """The lines that ask for a WebSocket, if this request does."""
+        if not self.upgrading:
+            return None
+        return UPGRADE_LINES if self._bridge is None else [*UPGRADE_LINES, self._bridge.key_line]
 
     def informational(self, head: ResponseHead) -> None:
         """The backend sent a 1xx (RFC 9110 section 15.2)."""
@@ -357,7 +300,9 @@ class Exchange:
     def switched(self, upstream: Upstream, head: ResponseHead, rest: bytes) -> None:
         """The backend answered 101: a tunnel if it was asked for and is what it should be, else 502."""
         bridge = self._bridge
-        if not self.upgrading or not (bridge.accepts(head) if bridge is not None else accepts(self.head, head)):
+        if not self.upgrading or not (
+            bridge.accepts(head) if bridge is not None else accepts(self.head, head)
+        ):
             upstream.abort()
             self.upstream_failed(
                 BackendProtocolError("It switched protocols without being asked to.", request_was_sent=True)
@@ -371,7 +316,7 @@ class Exchange:
             router = self.route.balancer.router
             bridge.join(rest, added, router.message_key if router is not None else None)
             return
-        lines = [*passing(head, HOP_BY_HOP), *_UPGRADE_LINES, *added]
+        lines = [*passing(head, HOP_BY_HOP), *UPGRADE_LINES, *added]
         client, held = self.front.tunnel(lines)
         Relay(client, upstream, self.closed, to_client=rest, to_backend=held, drain=self.route.comfyui)
 
@@ -388,7 +333,8 @@ class Exchange:
             self._end()
             self.front.abort()
         elif upstream is not None and upstream.was_used and self._may_try_again(error):
-            # The backend closed the kept connection while our request was on its way (RFC 9112 section 9.3.1).
+            # The backend closed the kept connection while our request was on its way (RFC 9112 section
+            # 9.3.1).
             assert self.backend is not None
             self._connect(self.backend, fresh=True)
         else:
@@ -418,13 +364,19 @@ class Exchange:
         """Tell the client how the last attempt failed; what names servers is told only to who debugs."""
         assert self.route is not None and self.backend is not None
         if isinstance(error, BackendTimeout):
-            status, message = 504, f"The server did not answer within {self.route.timeouts.response:g} seconds."
+            status, message = (
+                504,
+                f"The server did not answer within {self.route.timeouts.response:g} seconds.",
+            )
         elif error.request_was_sent:
             status, message = error.status, "The server failed before it answered."
         elif self._strict:
             status, message = 503, "The server that this belongs to cannot be reached."
         else:
-            status, message = 503, f"No server of the pool '{self.route.balancer.pool.name}' could be reached."
+            status, message = (
+                503,
+                f"No server of the pool '{self.route.balancer.pool.name}' could be reached.",
+            )
         if self.proxy.debug:
             message += f" ({self.backend.url}: {error})"
         self.refuse(status, message)
@@ -500,16 +452,3 @@ def request_id(head: RequestHead) -> str:
     """The client's ``X-Request-ID`` if it is a plain one, else a new one."""
     given = head.value(b"x-request-id")
     return given.decode() if given is not None and _REQUEST_ID.fullmatch(given) else uuid4().hex
-
-
-def _with_cookies(lines: list[bytes], without_ours: Any) -> list[bytes]:
-    """``lines`` with what is the proxy's own taken out of each ``Cookie``."""
-    kept = []
-    for line in lines:
-        if line[:7].lower() == b"cookie:":
-            value = without_ours(line[7:].strip(b" \t"))
-            if not value:
-                continue
-            line = line[:7] + b" " + value
-        kept.append(line)
-    return kept

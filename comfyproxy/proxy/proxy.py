@@ -1,12 +1,12 @@
 """What all connections of one running proxy share."""
 
-from collections.abc import Callable
 from email.utils import formatdate
 from ipaddress import ip_address, ip_network
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from comfyproxy.core.answers import Answer, make_answer
@@ -60,7 +60,7 @@ class Proxy:
         self.connections: set[Downstream | TCPDownstream] = set()
         self.draining = False
         self.name = b"comfyproxy-" + token_hex(4).encode()
-        self._trusted = tuple(ip_network(network, strict=False) for network in trusted)
+        self.trust(trusted)
         self._connectors: dict[Backend, Connector] = {}
         self._date = (0, b"")
         self._failures: dict[Backend, tuple[float, int]] = {}
@@ -78,6 +78,10 @@ class Proxy:
         """Writes the forwarding fields for requests of the client at ``peer``."""
         return Forwarder(peer.encode(), b"https" if secure else b"http", self.name, self._trusts(peer))
 
+    def trust(self, networks: tuple[str, ...]) -> None:
+        """Believe forwarding fields from clients in ``networks`` (addresses or CIDR), and from no others."""
+        self._trusted = tuple(ip_network(network, strict=False) for network in networks)
+
     def _trusts(self, peer: str) -> bool:
         if not self._trusted:
             return False
@@ -88,10 +92,19 @@ class Proxy:
         return any(address in network for network in self._trusted)
 
     def answer(
-        self, status: int, message: str, head: RequestHead | None = None, request_id: str = "", comfyui: bool = False
+        self,
+        status: int,
+        message: str,
+        head: RequestHead | None = None,
+        request_id: str = "",
+        comfyui: bool = False,
     ) -> Answer:
         """An answer of our own to the request of ``head``, or to one that could not be read."""
-        extra = (self.date(), b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS") if status == 405 else (self.date(),)
+        extra = (
+            (self.date(), b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
+            if status == 405
+            else (self.date(),)
+        )
         return make_answer(
             status, message, head=head, request_id=request_id or uuid4().hex, comfyui=comfyui, extra=extra
         )
@@ -114,16 +127,20 @@ class Proxy:
         more = f" ({count} more failures since the last such line)" if count else ""
         self.log_of_failures.warn("{url}: {error}{more}", url=backend.url, error=error, more=more)
 
-    def forget(self, backends: tuple[Backend, ...]) -> None:
-        """Close the idle connections of backends that are no longer wanted; what runs on others goes on."""
-        for backend in backends:
-            connector = self._connectors.pop(backend, None)
-            if connector is not None:
-                connector.close_idle()
+    def forget_removed(self) -> None:
+        """Close the idle connections of backends that a reload took out; what runs on others goes on."""
+        for backend in [backend for backend in self._connectors if backend.removed]:
+            self._connectors.pop(backend).close_idle()
             self._failures.pop(backend, None)
 
-    def stop(self) -> None:
-        """Close idle connections and leave no timer."""
-        self.forget(tuple(self._connectors))
+    async def close(self) -> None:
+        """Close every connection; done when nothing is left open and no timer runs."""
+        for connection in tuple(self.connections):
+            connection.transport.abortConnection()
+        for connector in self._connectors.values():
+            connector.close_idle()
+        while self.connections or any(connector.open for connector in self._connectors.values()):
+            await deferLater(self.reactor, 0)
+        self._connectors.clear()
         self.deadlines.stop()
         self.log.flush()

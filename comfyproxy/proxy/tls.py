@@ -12,8 +12,8 @@ from comfyproxy.core.backend import Backend
 def client_tls(backend: Backend) -> IOpenSSLClientConnectionCreator:
     """The client's side of TLS connections to ``backend``.
 
-    Its certificate must be valid for its host and come from an authority that this machine trusts, unless its pool
-    was said to be insecure (``--insecure-backends``): then whoever answers is believed.
+    Its certificate must be valid for its host and come from an authority that this machine trusts, unless
+    its pool was said to be insecure (``--insecure-backends``): then whoever answers is believed.
     """
     host = backend.address.host
     return optionsForClientTLS(host) if backend.verify else _Unverified(host)

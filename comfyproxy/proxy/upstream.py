@@ -1,8 +1,8 @@
 """The backend's side of an exchange: one connection, one exchange at a time, kept for the next.
 
 What arrives is checked and handed to the exchange in pieces, never gathered. A connection goes back to
-its connector only if the answer ended where its framing said, nothing came behind it, and the request had been
-sent to its end; else it is closed, so that no octet of one answer can reach another client.
+its connector only if the answer ended where its framing said, nothing came behind it, and the request had
+been sent to its end; else it is closed, so that no octet of one answer can reach another client.
 """
 
 from math import inf
@@ -104,7 +104,9 @@ class Upstream(RelayEnd):
             if not self._pass_informational(exchange, head, data):
                 return None
         if len(data) > MAX_HEAD:
-            return self._fail(BackendProtocolError("The head of its answer is too large.", request_was_sent=True))
+            return self._fail(
+                BackendProtocolError("The head of its answer is too large.", request_was_sent=True)
+            )
         self._buffer = data
         return None
 
@@ -215,6 +217,7 @@ class Upstream(RelayEnd):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.is_lost = True
+        self.connector.open.discard(self)
         self.connector.deadlines.forget(self)
         if self.relay is not None:
             super().connectionLost(reason)

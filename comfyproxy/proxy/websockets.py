@@ -1,19 +1,19 @@
 """WebSockets whose messages are seen (``--websocket messages``): autobahn stands at both ends.
 
-The opening handshake stays the exchange's: autobahn's client writes its request into a `Captured` transport, and
-what it chose (key, extensions) goes out in the exchange's own request to the backend, so routing, retries and the pages
-of a backend that refuses work as for any request. When the 101 comes, autobahn's client is given it, and
-autobahn's server is given the client's request; from then on each end checks, answers pings, and keeps alive
-its own hop, and whole messages pass between them.
+The opening handshake stays the exchange's: autobahn's client writes its request into a `Captured`
+transport, and what it chose (key, extensions) goes out in the exchange's own request to the backend, so
+routing, retries and the pages of a backend that refuses work as for any request. When the 101 comes,
+autobahn's client is given it, and autobahn's server is given the client's request; from then on each end
+checks, answers pings, and keeps alive its own hop, and whole messages pass between them.
 
-Each hop negotiates its extensions for itself: compression with the client if it offers it, none to the backend
-(a second deflate would cost more than the local network saves). Close codes and reasons pass both ways. A backend
-that dies without a word becomes 1014 (bad gateway) to the client, a client that does becomes 1001 (going
-away) to the backend.
+Each hop negotiates its extensions for itself: compression with the client if it offers it, none to the
+backend (a second deflate would cost more than the local network saves). Close codes and reasons pass both
+ways. A backend that dies without a word becomes 1014 (bad gateway) to the client, a client that does
+becomes 1001 (going away) to the backend.
 
-Back-pressure is as in `comfyproxy.proxy.relay`: one side is not read while the other does not take bytes, except
-a ComfyUI backend, which is always read. What a slow client cannot take waits in a `Backlog`, where a newer
-preview or progress state takes the place of an older one.
+Back-pressure is as in `comfyproxy.proxy.relay`: one side is not read while the other does not take bytes,
+except a ComfyUI backend, which is always read. What a slow client cannot take waits in a `Backlog`, where
+a newer preview or progress state takes the place of an older one.
 """
 
 from collections.abc import Callable, Hashable
@@ -40,7 +40,8 @@ MAX_MESSAGE = 128 * 1024 * 1024
 """Octets of one message; a larger one ends its connection with 1009. Twice what must pass (64 MiB)."""
 
 PING_INTERVAL = 25.0
-"""Seconds between our pings on each hop: under the shortest idle limit of usual gateways (60 s), twice over."""
+"""Seconds between our pings on each hop: under the shortest idle limit of usual gateways (60 s), twice
+over."""
 
 PING_TIMEOUT = 20.0
 """Seconds without any sign of life after a ping until the hop counts as dead."""
@@ -57,7 +58,7 @@ class Bridges:
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
-        self._servers = WebSocketServerFactory(reactor=reactor)
+        self._servers = WebSocketServerFactory(server="comfyproxy", reactor=reactor)
         self._servers.setProtocolOptions(
             perMessageCompressionAccept=_accept_deflate, allowNullOrigin=True, **_OPTIONS
         )
@@ -68,7 +69,7 @@ class Bridges:
         protocols = [name.strip().decode("latin-1") for name in offered.split(b",") if name.strip()]
         backend_end = _BackendEnd()
         backend_end.factory = WebSocketClientFactory(protocols=protocols, reactor=self._reactor)
-        backend_end.factory.setProtocolOptions(**_OPTIONS)
+        backend_end.factory.setProtocolOptions(serverConnectionDropTimeout=5, **_OPTIONS)
         client_end = _ClientEnd()
         client_end.factory = self._servers
         return Bridge(exchange, upstream, client_end, backend_end)
@@ -108,15 +109,11 @@ class Bridge:
         self._captured = Captured(upstream.transport)
         backend.makeConnection(self._captured)
 
-    def offer(self, lines: list[bytes]) -> list[bytes]:
-        """``lines`` of the request to the backend, with the key of this hop and without extensions."""
-        key = next(
-            line
-            for line in self._captured.written.split(b"\r\n")
-            if line.lower().startswith(b"sec-websocket-key:")
-        )
-        kept = [line for line in lines if not line.lower().startswith(_PER_HOP)]
-        return [*kept, key]
+    @property
+    def key_line(self) -> bytes:
+        """The ``Sec-WebSocket-Key`` of this hop's handshake, as a field line."""
+        lines = self._captured.written.split(b"\r\n")
+        return next(line for line in lines if line.lower().startswith(b"sec-websocket-key:"))
 
     def accepts(self, head: ResponseHead) -> bool:
         """Whether ``head`` is a 101 that autobahn takes for the answer to its handshake."""
@@ -179,9 +176,9 @@ class Bridge:
 class Backlog:
     """What waits for a client that does not take it yet.
 
-    With ``source`` (the transport that the messages come from) the source is paused meanwhile. Without, it is read on: a
-    message for which ``key`` gives a key replaces the one of that key that waits, and past ``limit`` octets the
-    client is dropped (1008).
+    With ``source`` (the transport that the messages come from) the source is paused meanwhile. Without,
+    it is read on: a message for which ``key`` gives a key replaces the one of that key that waits, and
+    past ``limit`` octets the client is dropped (1008).
     """
 
     def __init__(self, client: "_End", key: MessageKey, source: Any = None, limit: int = DRAIN_LIMIT) -> None:
@@ -282,8 +279,6 @@ def _never(payload: bytes, is_binary: bool) -> None:
     """No message replaces another."""
 
 
-_PER_HOP = (b"sec-websocket-key:", b"sec-websocket-extensions:")
-
 _OPTIONS = {
     "maxFramePayloadSize": MAX_MESSAGE,
     "maxMessagePayloadSize": MAX_MESSAGE,
@@ -294,5 +289,4 @@ _OPTIONS = {
     "autoPingRestartOnAnyTraffic": True,
     "openHandshakeTimeout": 0,
     "closeHandshakeTimeout": 5,
-    "serverConnectionDropTimeout": 5,
 }

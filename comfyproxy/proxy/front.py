@@ -1,0 +1,48 @@
+"""The client's side of an exchange, as the exchange sees it."""
+
+from typing import Protocol
+
+from comfyproxy.core.answers import Answer
+from comfyproxy.proxy.relay import RelayEnd
+
+
+class Front(Protocol):
+    """The client's side of an exchange."""
+
+    peer: str
+    """The client's address."""
+
+    takes_chunks: bool
+    """Whether bodies of unknown length are written in chunks; else they come decoded and end with
+    `finish`."""
+
+    def informational(self, status: int, reason: bytes, lines: list[bytes]) -> None:
+        """Pass a 1xx on, if this client may have it."""
+
+    def begin(self, status: int, reason: bytes, lines: list[bytes], data: bytes, delimited: bool) -> None:
+        """Send the head and the first octets; without ``delimited`` only the connection's end ends the
+        body."""
+
+    def write(self, data: bytes) -> None:
+        """Send more of the body, as it is to appear on the wire."""
+
+    def finish(self) -> None:
+        """The answer is complete."""
+
+    def abort(self) -> None:
+        """The answer will never be complete, and the client must be able to tell."""
+
+    def answer(self, answer: Answer) -> None:
+        """Send an answer of the proxy's own, and finish."""
+
+    def pause_body(self) -> None:
+        """Let no more of the request's body come."""
+
+    def resume_body(self) -> None:
+        """Let the request's body come again."""
+
+    def tunnel(self, lines: list[bytes]) -> tuple[RelayEnd, bytes]:
+        """Send ``101 Switching Protocols`` with ``lines``, and `give_away` the connection."""
+
+    def give_away(self) -> tuple[RelayEnd, bytes]:
+        """Leave the connection, and what the client sent behind its request, to the caller."""

@@ -1,0 +1,194 @@
+"""The long-running proxy as a service: listens, re-reads its sources on SIGHUP, closes what it opened."""
+
+import signal
+import threading
+from typing import Any
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, ensureDeferred, gatherResults, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IAddress, IListeningPort
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from comfyproxy.core.changes import Changes
+from comfyproxy.core.config import Config
+from comfyproxy.errors import ConfigError
+from comfyproxy.proxy.accesslog import FORMATS, AccessLog
+from comfyproxy.proxy.listeners import HTTPListener
+from comfyproxy.proxy.proxy import Proxy
+from comfyproxy.proxy.tcp import TCPListener
+from comfyproxy.service.output import Output, open_output
+from comfyproxy.service.routing import Routing
+from comfyproxy.service.sources import Sources
+
+MOST_LINES = 50
+"""Lines of one reload's difference that the log shows."""
+
+
+class ProxyService(MultiService):
+    """A proxy that listens where its configuration says, for ``twistd`` or for any other `Application`.
+
+    The sources are read as the service is made, so that a mistake is told at once, and again at each
+    `reload`. Raises `ConfigError` where one does not parse.
+    """
+
+    log = Logger(namespace="comfyproxy")
+
+    def __init__(self, reactor: Any, sources: Sources) -> None:
+        super().__init__()
+        self._reactor = reactor
+        self._sources = sources
+        self._loaded = sources.load()
+        self._routing = Routing(reactor)
+        self._ports: list[IListeningPort] = []
+        self._output: Output | None = None
+        self._previous_hangup: Any = None
+        self.proxy: Proxy | None = None
+
+    @property
+    def config(self) -> Config:
+        """The configuration in force."""
+        return self._loaded.config
+
+    @property
+    def addresses(self) -> tuple[IAddress, ...]:
+        """Where it listens."""
+        return tuple(port.getHost() for port in self._ports)
+
+    def privilegedStartService(self) -> None:
+        """Listen: ports below 1024 are to be had now only."""
+        self._begin()
+        super().privilegedStartService()
+
+    def startService(self) -> None:
+        """Listen, if that has not begun, and answer SIGHUP."""
+        self._begin()
+        self._catch_hangup()
+        super().startService()
+
+    def stopService(self) -> "Deferred[None]":
+        """Listen no more and close every connection; fires when nothing is left open."""
+        self._release_hangup()
+        return ensureDeferred(self._stop())
+
+    def reload(self) -> dict[str, Changes]:
+        """Read all sources anew and go by them at once; returns the difference of each pool.
+
+        Servers that stay keep their state and connections. Raises `ConfigError` where a source does not
+        parse; then nothing has changed.
+        """
+        loaded = self._sources.load()
+        if loaded.config.listen != self.config.listen or loaded.config.tcp != self.config.tcp:
+            self.log.warn("Where to listen has changed: that takes a restart.")
+        self._loaded = loaded
+        self._warn()
+        changes = self._routing.apply(loaded.config)
+        if self.proxy is not None:
+            self._adopt(self.proxy, loaded.config)
+            self.proxy.forget_removed()
+        for name, difference in changes.items():
+            self._log_changes(name, difference)
+        return changes
+
+    def _begin(self) -> None:
+        if self.proxy is not None:
+            return
+        config = self.config
+        self._warn()
+        self._routing.apply(config)
+        self.proxy = proxy = Proxy(self._reactor, self._routing.table, trusted=config.trusted_proxies)
+        self._adopt(proxy, config)
+        self._listen(proxy, config)
+        for name, pool in config.pools.items():
+            self.log.info("Pool {name}: {size} servers.", name=name, size=len(pool.addresses))
+
+    def _adopt(self, proxy: Proxy, config: Config) -> None:
+        """Let ``proxy`` go by ``config`` in all that can change while it runs."""
+        proxy.routes = self._routing.table
+        proxy.limits = config.limits
+        proxy.timeouts = config.timeouts
+        proxy.debug = config.debug
+        proxy.trust(config.trusted_proxies)
+        proxy.log.flush()
+        proxy.log = self._access_log(config)
+        if config.websocket == "messages" and proxy.bridges is None:
+            # autobahn is imported only where it is used: it takes a third of the start-up time.
+            from comfyproxy.proxy.websockets import Bridges
+
+            proxy.bridges = Bridges(self._reactor)
+        elif config.websocket != "messages":
+            proxy.bridges = None
+
+    def _access_log(self, config: Config) -> AccessLog:
+        if self._output is not None:
+            self._output.close()
+        self._output = open_output(config.access_log_file)
+        return FORMATS[config.access_log](self._reactor, self._output.write)
+
+    def _listen(self, proxy: Proxy, config: Config) -> None:
+        factory: Factory = HTTPListener(proxy)
+        if config.tcp:
+            (pool,) = config.pools.values()
+            factory = TCPListener(proxy, self._routing.balancer(pool))
+        failures: list[Failure] = []
+        for description in config.listen:
+            listening = serverFromString(self._reactor, description).listen(factory)
+            listening.addCallbacks(self._listening, failures.append)
+        for failure in failures:
+            failure.raiseException()
+
+    def _listening(self, port: IListeningPort) -> None:
+        self._ports.append(port)
+        self.log.info("Listening on {address}.", address=_readable(port.getHost()))
+
+    def _warn(self) -> None:
+        for warning in self._loaded.warnings:
+            self.log.warn("{warning}", warning=warning)
+
+    def _log_changes(self, name: str, changes: Changes) -> None:
+        self.log.info("Pool {name}: {summary}.", name=name, summary=changes.summary())
+        lines = list(changes.lines())
+        for line in lines[:MOST_LINES]:
+            self.log.info("  {line}", line=line)
+        if len(lines) > MOST_LINES:
+            self.log.info("  and {count} more", count=len(lines) - MOST_LINES)
+
+    def _catch_hangup(self) -> None:
+        # Windows has no SIGHUP, and Python sets signals in the main thread only; `reload` is there for both.
+        if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
+            self._previous_hangup = signal.signal(signal.SIGHUP, self._hung_up)
+
+    def _release_hangup(self) -> None:
+        previous, self._previous_hangup = self._previous_hangup, None
+        if previous is not None:
+            signal.signal(signal.SIGHUP, previous)
+
+    def _hung_up(self, *ignored: object) -> None:
+        self._reactor.callFromThread(self._reload_or_say_why_not)
+
+    def _reload_or_say_why_not(self) -> None:
+        try:
+            self.reload()
+        except (ConfigError, OSError) as error:
+            self.log.error("Nothing changes, the new configuration has a mistake: {error}", error=error)
+
+    async def _stop(self) -> None:
+        ports, self._ports = self._ports, []
+        await gatherResults([maybeDeferred(port.stopListening) for port in ports])
+        await maybeDeferred(super().stopService)
+        if self.proxy is not None:
+            await self.proxy.close()
+            self.proxy = None
+        await self._routing.stop()
+        if self._output is not None:
+            self._output.close()
+            self._output = None
+
+
+def _readable(address: Any) -> str:
+    host, port = getattr(address, "host", None), getattr(address, "port", None)
+    if host is None:
+        return str(address)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

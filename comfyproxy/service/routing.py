@@ -1,0 +1,102 @@
+"""From a configuration to routes that carry traffic, and from one to the next without losing state."""
+
+from typing import Any
+
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.interfaces import IListeningPort
+from twisted.web.server import Site
+from twisted.web.static import File
+
+from comfyproxy.comfyui.router import make_router
+from comfyproxy.core.addresses import Address
+from comfyproxy.core.balancer import Balancer
+from comfyproxy.core.changes import Changes, diff
+from comfyproxy.core.config import Config, PoolConfig, RouteConfig
+from comfyproxy.core.pool import Pool
+from comfyproxy.core.routes import Route, RouteTable
+
+
+class Routing:
+    """The balancers and routes of one configuration.
+
+    `apply` takes the next one: a pool of the same name, application and placement keeps its balancer, so
+    its backends keep their state; what is gone drains. Directories (``--static``) are served by a
+    twisted.web site on a loopback port of its own, which is then one more pool: the data path knows no
+    files.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._balancers: dict[tuple[str, ...], Balancer] = {}
+        self._sites: dict[str, IListeningPort] = {}
+        self.table = RouteTable(())
+
+    def apply(self, config: Config) -> dict[str, Changes]:
+        """Route by ``config`` from now on; returns the difference of each pool."""
+        before = self._balancers
+        self._balancers = {}
+        changes = {name: self._take_pool(before, pool) for name, pool in config.pools.items()}
+        routes = tuple(self._route(config, before, route) for route in config.routes)
+        for key, balancer in before.items():
+            if key not in self._balancers:
+                balancer.apply(diff(balancer.pool.addresses, ()))
+        self.table = RouteTable(routes)
+        return changes
+
+    def balancer(self, pool: PoolConfig) -> Balancer:
+        """The balancer of ``pool``."""
+        return self._balancers[_key(pool)]
+
+    async def stop(self) -> None:
+        """Serve no more directories."""
+        sites, self._sites = self._sites, {}
+        for port in sites.values():
+            await maybeDeferred(port.stopListening)
+
+    def _take_pool(self, before: dict[tuple[str, ...], Balancer], config: PoolConfig) -> Changes:
+        balancer = before.get(_key(config))
+        if balancer is None:
+            pool = Pool(config.name, verify=not config.insecure_backends)
+            router = (
+                make_router(config.placement, pool, cookie=_cookie(config.name))
+                if config.app == "comfyui"
+                else None
+            )
+            balancer = Balancer(pool, router=router, keep_host=config.app != "comfyui")
+        self._balancers[_key(config)] = balancer
+        changes = diff(balancer.pool.addresses, config.addresses)
+        balancer.apply(changes)
+        return changes
+
+    def _route(self, config: Config, before: dict[tuple[str, ...], Balancer], route: RouteConfig) -> Route:
+        prefix = route.prefix.encode()
+        if route.pool is not None:
+            pool = config.pools[route.pool]
+            return Route(prefix, self._balancers[_key(pool)], route.timeouts, comfyui=pool.app == "comfyui")
+        if route.static is not None:
+            address = Address("http", "127.0.0.1", self._site(route.static).getHost().port)
+            key = ("static", route.static)
+        else:
+            assert route.frontend is not None
+            address = route.frontend
+            key = ("frontend", address.url)
+        balancer = before.get(key) or Balancer(Pool(key[0], (address,)), keep_host=False)
+        self._balancers[key] = balancer
+        return Route(prefix, balancer, route.timeouts)
+
+    def _site(self, directory: str) -> IListeningPort:
+        port = self._sites.get(directory)
+        if port is None:
+            site = Site(File(directory))
+            site.noisy = False
+            site.displayTracebacks = False
+            port = self._sites[directory] = self._reactor.listenTCP(0, site, interface="127.0.0.1")
+        return port
+
+
+def _key(config: PoolConfig) -> tuple[str, ...]:
+    return ("pool", config.name, config.app, config.placement, str(config.insecure_backends))
+
+
+def _cookie(pool: str) -> str:
+    return "comfyproxy" if pool == "default" else f"comfyproxy-{pool}"
