@@ -1,0 +1,153 @@
+"""A headless Chromium, and ComfyUI's own page in it, used as a person uses it."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import parse_qsl, urlsplit
+
+from real_peers.installed import CHROMIUM, add_browser_driver_to_path
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page, Response, WebSocket
+
+WORKFLOW = Path(__file__).resolve().parents[1] / "picture-workflow.json"
+
+FLAGS = (
+    "--no-sandbox",  # which root cannot have
+    "--disable-gpu",
+    "--disable-quic",
+    # Nothing but what the page asks for: no updates, no sign-in, no look-ups at the maker's.
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+PAGE_STARTS_WITHIN = 40_000
+SHOWS_WITHIN = 20_000
+"""Milliseconds: for the page with its hundreds of requests, and for anything it shows after that."""
+
+
+@contextmanager
+def chromium() -> Iterator["Browser"]:
+    """Start the machine's Chromium."""
+    add_browser_driver_to_path()
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+class Tab:
+    """One tab in a browser profile of its own, and what went between it and the address under test."""
+
+    def __init__(self, browser: "Browser", url: str, screenshots: Path) -> None:
+        """Open an empty tab; only requests to `url` leave it."""
+        self.url = url
+        self.screenshots = screenshots
+        self.page: Page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
+        self.responses: list[Response] = []
+        self.websockets: list[WebSocket] = []
+        self.failures: list[str] = []
+        self.page.route(lambda address: not address.startswith(url), lambda route: route.abort())
+        self.page.on("response", self._note_response)
+        self.page.on("requestfailed", self._note_failure)
+        self.page.on("websocket", lambda socket: self.websockets.append(socket))
+
+    def screenshot(self, name: str) -> Path:
+        """Keep a picture of the tab."""
+        path = self.screenshots / f"{name}.png"
+        self.page.screenshot(path=path)
+        return path
+
+    def see(self, selector: str, text: str) -> None:
+        """Wait until this element has this text."""
+        self.page.locator(selector).filter(has_text=text).wait_for(timeout=SHOWS_WITHIN)
+
+    def close(self) -> None:
+        """Close the tab and forget its profile."""
+        self.page.context.close()
+
+    def _note_response(self, response: "Response") -> None:
+        self.responses.append(response)
+        if response.status >= 500:
+            self.failures.append(f"{response.status} {response.url}")
+
+    def _note_failure(self, request: Any) -> None:
+        # A page that is left aborts its own requests.
+        if request.url.startswith(self.url) and request.failure != "net::ERR_ABORTED":
+            self.failures.append(f"{request.failure} {request.url}")
+
+
+class ComfyUIPage(Tab):
+    """ComfyUI's page: what a person does with it, and what the person sees."""
+
+    def open(self) -> None:
+        """Load the page and wait until it can be worked with."""
+        self.page.goto(self.url)
+        self._wait_until_started()
+
+    def reload(self) -> None:
+        """Load it again, as with F5."""
+        self.page.reload()
+        self._wait_until_started()
+
+    def open_workflow(self, colour: int) -> None:
+        """Open a workflow file that makes one picture of a colour, saves it and shows it."""
+        workflow = json.loads(WORKFLOW.read_text())
+        workflow["nodes"][0]["widgets_values"][3] = colour
+        file = {
+            "name": "picture.json",
+            "mimeType": "application/json",
+            "buffer": json.dumps(workflow).encode(),
+        }
+        self.page.set_input_files("#comfy-file-input", files=cast(Any, [file]))
+        self._wait_for("app.graph.nodes.length == 3")
+
+    def run(self) -> str:
+        """Click on Run; returns the prompt id that the server gave."""
+        button = self.page.get_by_test_id("queue-button").get_by_role("button", name="Run", exact=True).first
+        with self.page.expect_response("**/api/prompt", timeout=SHOWS_WITHIN) as queued:
+            button.click()
+        prompt_id: str = queued.value.json()["prompt_id"]
+        return prompt_id
+
+    def shown_pictures(self) -> dict[str, dict[str, str]]:
+        """Wait until the nodes that show pictures do; returns what each shows, as ComfyUI names files."""
+        self._wait_for(
+            "app.graph.nodes.filter(n => n.imgs?.length == 1 && n.imgs[0].naturalWidth).length == 2"
+        )
+        sources = self.page.evaluate(
+            "Object.fromEntries(app.graph.nodes.filter(n => n.imgs).map(n => [n.type, n.imgs[0].src]))"
+        )
+        return {node: _file_named_by(source) for node, source in sources.items()}
+
+    def open_queue_panel(self) -> None:
+        """Open the panel that lists what was run."""
+        self.page.get_by_role("button", name="Queue (q)").click()
+
+    def see_in_queue_panel(self, file: dict[str, str]) -> None:
+        """Wait until the open panel shows this picture."""
+        picture = self.page.locator(f"img.task-output-image[src*='filename={file['filename']}']")
+        picture.first.wait_for(timeout=SHOWS_WITHIN)
+
+    def received(self, file: dict[str, str]) -> bytes:
+        """The bytes with which the page drew this file."""
+        responses = [one for one in self.responses if urlsplit(one.url).path == "/api/view"]
+        [response, *_] = [one for one in responses if _file_named_by(one.url) == file]
+        return response.body()
+
+    def _wait_until_started(self) -> None:
+        self.page.wait_for_function("window.app?.vueAppReady", timeout=PAGE_STARTS_WITHIN)
+
+    def _wait_for(self, condition: str) -> None:
+        self.page.wait_for_function(condition, timeout=SHOWS_WITHIN)
+
+
+def _file_named_by(url: str) -> dict[str, str]:
+    query = dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
+    return {name: query[name] for name in ("filename", "subfolder", "type")}

@@ -1,0 +1,169 @@
+"""A real ComfyUI on the CPU, and a client that works as ComfyUI's own examples for its API do."""
+
+import json
+import os
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import requests
+
+from real_peers.installed import COMFYUI_MAIN, COMFYUI_PYTHON
+from real_peers.processes import ServerProcess, ServerProcesses, free_port
+from real_peers.workflows import Workflow
+
+TORCH_STAND_INS = Path(__file__).resolve().parents[1] / "torch_stand_ins"
+
+MAX_UPLOAD_MIB = 8
+"""ComfyUI's limit for the body of a request, set low (its default is 100) so that passing it costs little."""
+
+STARTS_WITHIN = 90.0
+"""Seconds for ComfyUI to open its port; about ten on two free cores."""
+
+
+class ComfyUI:
+    """One real ComfyUI server with directories of its own."""
+
+    def __init__(self, processes: ServerProcesses, directory: Path) -> None:
+        """Start it in `directory`; `wait` tells when it can be used."""
+        for name in ("input", "output", "temp", "user/default", "models", "custom_nodes"):
+            (directory / name).mkdir(parents=True)
+        # Otherwise the page greets the first visitor of a new server with a dialog over everything else.
+        (directory / "user/default/comfy.settings.json").write_text('{"Comfy.TutorialCompleted": true}')
+        self.directory = directory
+        self.port = free_port()
+        self.process: ServerProcess = processes.start(
+            f"comfyui-{directory.name}", self._command(), cwd=directory, env=_environment()
+        )
+
+    @property
+    def url(self) -> str:
+        """Its address, without a slash at the end."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def wait(self) -> None:
+        """Wait until it answers."""
+        self.process.wait_until(self._answers, "GET /prompt answered", STARTS_WITHIN)
+
+    def history(self, prompt_id: str) -> dict[str, Any]:
+        """Its own record of a finished prompt, asked of it directly; empty when it did not run here."""
+        answer: dict[str, Any] = requests.get(f"{self.url}/history/{prompt_id}", timeout=10).json()
+        return answer
+
+    def file(self, image: dict[str, str]) -> bytes:
+        """The bytes on its disk of an image as its answers name it (filename, subfolder, type)."""
+        return (self.directory / image["type"] / image["subfolder"] / image["filename"]).read_bytes()
+
+    def _answers(self) -> bool:
+        try:
+            return requests.get(f"{self.url}/prompt", timeout=5).ok
+        except requests.ConnectionError:
+            return False
+
+    def _command(self) -> list[str | Path]:
+        return [
+            COMFYUI_PYTHON,
+            COMFYUI_MAIN,
+            *("--cpu", "--disable-all-custom-nodes"),
+            *("--listen", "127.0.0.1", "--port", str(self.port)),
+            *("--base-directory", self.directory),
+            *("--database-url", f"sqlite:///{self.directory}/user/comfyui.db"),
+            *("--max-upload-size", str(MAX_UPLOAD_MIB)),
+        ]
+
+
+def _environment() -> dict[str, str]:
+    return {
+        **os.environ,
+        "PYTHONPATH": str(TORCH_STAND_INS),
+        "HF_HUB_OFFLINE": "1",
+        # Two servers share two cores with the proxy and the tests; torch would give each of them all.
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+class ScriptClient:
+    """A client of ComfyUI's API: a WebSocket with a `clientId`, and requests of the same HTTP session."""
+
+    def __init__(
+        self, url: str, session: aiohttp.ClientSession, socket: aiohttp.ClientWebSocketResponse
+    ) -> None:
+        self.url = url
+        self.client_id = ""
+        self.session = session
+        self.socket = socket
+
+    async def queue(self, workflow: Workflow) -> str:
+        """Queue a workflow under this client's id; returns its prompt id."""
+        body = {"prompt": workflow, "client_id": self.client_id}
+        async with self.session.post(f"{self.url}/prompt", json=body) as response:
+            answer = await response.json()
+            assert response.status == 200, answer
+            prompt_id: str = answer["prompt_id"]
+            return prompt_id
+
+    async def next_event(self) -> dict[str, Any]:
+        """The next event that is JSON; binary ones (previews) are passed over."""
+        while True:
+            message = await self.socket.receive(timeout=30)
+            if message.type is aiohttp.WSMsgType.TEXT:
+                event: dict[str, Any] = json.loads(message.data)
+                return event
+            assert message.type is aiohttp.WSMsgType.BINARY, f"the WebSocket ended: {message}"
+
+    async def events_until(self, kind: str, **wanted: object) -> list[dict[str, Any]]:
+        """All events up to and with the first of this kind whose data has the wanted values."""
+        events = [await self.next_event()]
+        while events[-1]["type"] != kind or not wanted.items() <= events[-1]["data"].items():
+            events.append(await self.next_event())
+        return events
+
+    async def events_of(self, prompt_id: str) -> list[dict[str, Any]]:
+        """All events until ComfyUI says that nothing of this prompt is executing any more."""
+        return await self.events_until("executing", node=None, prompt_id=prompt_id)
+
+    async def history(self, prompt_id: str) -> dict[str, Any]:
+        """The record of a finished prompt."""
+        async with self.session.get(f"{self.url}/history/{prompt_id}") as response:
+            history = await response.json()
+            assert prompt_id in history, f"GET /history/{prompt_id} answered {response.status} {history}"
+            record: dict[str, Any] = history[prompt_id]
+            return record
+
+    async def view(self, image: dict[str, str]) -> bytes:
+        """The bytes of an image that an answer or an event names."""
+        async with self.session.get(f"{self.url}/view", params=image) as response:
+            assert response.status == 200, f"GET /view of {image} answered {response.status}"
+            return await response.read()
+
+
+@asynccontextmanager
+async def script_client(url: str, *, client_id: str | None = None) -> AsyncIterator[ScriptClient]:
+    """Connect a client and wait for the `status` that greets it: events before that would be lost."""
+    client_id = client_id or uuid.uuid4().hex
+    # Unsafe is aiohttp's word for a jar that keeps cookies of servers named by an IP address.
+    jar = aiohttp.CookieJar(unsafe=True)
+    timeout = aiohttp.ClientTimeout(total=45)
+    async with (
+        aiohttp.ClientSession(cookie_jar=jar, timeout=timeout) as session,
+        session.ws_connect(f"{url}/ws", params={"clientId": client_id}, max_msg_size=0) as socket,
+    ):
+        client = ScriptClient(url, session, socket)
+        client.client_id = client_id
+        [greeting] = await client.events_until("status")
+        assert greeting["data"]["sid"] == client_id
+        yield client
+
+
+def output_images(record: dict[str, Any]) -> list[dict[str, str]]:
+    """The images that a history record lists, in the order of its nodes."""
+    return [image for output in record["outputs"].values() for image in output.get("images", [])]
+
+
+def owner_of(prompt_id: str, servers: tuple[ComfyUI, ...]) -> ComfyUI:
+    """The one server that ran this prompt; fails unless it is exactly one."""
+    [owner] = [server for server in servers if server.history(prompt_id)]
+    return owner

