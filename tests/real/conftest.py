@@ -11,8 +11,9 @@ where pytest-timeout's signal and Playwright's greenlets work; asynchronous ones
 import asyncio
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Coroutine, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,7 +42,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool:
     names = inspect.signature(pyfuncitem.obj).parameters
     result = pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names})
     if inspect.iscoroutine(result):
-        pyfuncitem.funcargs["event_loop_runner"].run(_bounded(result, _timeout(pyfuncitem) * CANCEL_AT))
+        runner = pyfuncitem.funcargs["event_loop_runner"]
+        assert isinstance(runner, asyncio.Runner)
+        runner.run(_bounded(result, _timeout(pyfuncitem) * CANCEL_AT))
     return True
 
 
@@ -50,13 +53,13 @@ def _timeout(pyfuncitem: pytest.Function) -> float:
     return float(marker.args[0] if marker else pyfuncitem.config.getini("timeout") or 60)
 
 
-async def _bounded(test: "asyncio._CoroutineLike[None]", seconds: float) -> None:
+async def _bounded(test: Coroutine[Any, Any, None], seconds: float) -> None:
     async with asyncio.timeout(seconds):
         await test
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Show with a failure what the servers that run at that moment printed last."""
     report = yield
     if report.failed and (processes := item.session.stash.get(PROCESSES, None)):

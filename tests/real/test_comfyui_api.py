@@ -22,7 +22,7 @@ import yarl
 from real_peers.comfyui import MAX_UPLOAD_MIB, ComfyUI, ScriptClient, output_images, owner_of, script_client
 from real_peers.processes import free_port
 from real_peers.proxy import DIRECT, Front, StartProxy, websocket_url
-from real_peers.workflows import many_large_pictures, picture, preview_of_upload
+from real_peers.workflows import Workflow, many_large_pictures, picture, preview_of_upload
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(90)]
 
@@ -270,7 +270,7 @@ def test_a_body_over_the_limit_of_comfyui_gets_its_413(url: str, path: str) -> N
 
 
 def test_an_invalid_workflow_gets_the_explanation_of_comfyui(url: str) -> None:
-    workflow = {"1": {"class_type": "NoSuchNode", "inputs": {}}}
+    workflow: Workflow = {"1": {"class_type": "NoSuchNode", "inputs": {}}}
     response = requests.post(f"{url}/prompt", json={"prompt": workflow}, timeout=20)
     assert response.status_code == 400
     assert "NoSuchNode" in response.json()["error"]["message"]
@@ -318,7 +318,12 @@ async def test_a_server_that_refuses_connections_costs_a_client_nothing(
         pytest.param(
             {"Origin": "http://evil.example", "Sec-Fetch-Site": "cross-site"}, 403, id="another site"
         ),
-        pytest.param({"Sec-Fetch-Site": "cross-site"}, 403, id="a link from another site"),
+        pytest.param(
+            {"Sec-Fetch-Site": "cross-site"},
+            403,
+            id="a link from another site",
+            marks=pytest.mark.skipif(DIRECT, reason="this ComfyUI is older than that check (0.19)"),
+        ),
         pytest.param({"Origin": "http://evil.example"}, 403, id="another site, old browser"),
         pytest.param({"Origin": "http://127.0.0.1:9"}, 403, id="another port of this machine"),
         pytest.param(

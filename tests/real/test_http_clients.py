@@ -150,7 +150,9 @@ def test_curl_sends_several_requests_over_one_connection(url: str) -> None:
 
 def connections_made(session: requests.Session) -> int:
     """How many connections a session for one server has made up to now."""
-    pools = session.get_adapter("http://").poolmanager.pools
+    adapter = session.get_adapter("http://")
+    assert isinstance(adapter, requests.adapters.HTTPAdapter)
+    pools = adapter.poolmanager.pools
     [pool] = [pools[key] for key in pools.keys()]  # noqa: SIM118, urllib3's container is no iterable
     made: int = pool.num_connections
     return made

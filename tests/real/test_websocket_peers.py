@@ -107,6 +107,7 @@ async def test_compression_is_agreed_on_between_the_ends(url: str, relayed: bool
     if not relayed:
         pytest.skip("where messages are seen, each hop may agree on compression for itself")
     async with opened(f"{url}/echo") as socket:
+        assert socket.response is not None
         assert "permessage-deflate" in socket.response.headers["Sec-WebSocket-Extensions"]
 
 

@@ -139,7 +139,8 @@ class ComfyUIPage(Tab):
         """The bytes with which the page drew this file."""
         responses = [one for one in self.responses if urlsplit(one.url).path == "/api/view"]
         [response, *_] = [one for one in responses if _file_named_by(one.url) == file]
-        return response.body()
+        body: bytes = response.body()
+        return body
 
     def _wait_until_started(self) -> None:
         self.page.wait_for_function("window.app?.vueAppReady", timeout=PAGE_STARTS_WITHIN)

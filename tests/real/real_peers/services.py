@@ -66,7 +66,8 @@ class GunicornService:
     @property
     def worker(self) -> str:
         """The id of the worker process that was started last."""
-        return re.findall(r"Booting worker with pid: (\d+)", self.process.log_text())[-1]
+        started: list[str] = re.findall(r"Booting worker with pid: (\d+)", self.process.log_text())
+        return started[-1]
 
     def restart_workers(self) -> None:
         """Let new workers take over from the old ones, as after a change of the application."""

@@ -76,8 +76,8 @@ async def _serve_websockets() -> AsyncIterator[WebSocketService]:
         try:
             if path.startswith("/close"):
                 await connection.close(*wanted_close(path))
-            for message in PUSHED if path == "/push" else ():
-                await connection.send(message)
+            for text in PUSHED if path == "/push" else ():
+                await connection.send(text)
             async for message in connection:
                 await connection.send(message)
         except websockets.exceptions.ConnectionClosedError:
