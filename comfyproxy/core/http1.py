@@ -285,6 +285,9 @@ def _response_body(head: ResponseHead, method: bytes) -> int:
         if head.minor == 0:
             raise ProtocolError(502, "It has a Transfer-Encoding in HTTP/1.0.")
         _check_codings(coding)
+    if head.status < 200 and (length or coding is not None):
+        # llhttp reads it where it does not know the status: one octet stream, two readings.
+        raise ProtocolError(502, "It is a 1xx that has a body.")
     if head.status < 200 or head.status in (204, 304) or method == b"HEAD":
         return 0
     if coding is not None:
