@@ -39,7 +39,7 @@ MAX_IDLE = 256
 class Waiter(Protocol):
     """Who wants a connection."""
 
-    def connected(self, upstream: Any) -> None:
+    def connection_ready(self, upstream: Any) -> None:
         """A new connection is ready to be used."""
 
     def connect_failed(self, error: ConnectFailed) -> None:
@@ -100,7 +100,7 @@ class Dialer:
         if waiter is None:
             upstream.transport.abortConnection()
         else:
-            waiter.connected(upstream)
+            waiter.connection_ready(upstream)
 
     def failed(self, why: str) -> None:
         """One address did not do; go on to the next."""

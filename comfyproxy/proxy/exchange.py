@@ -211,7 +211,7 @@ class Exchange:
         else:
             self._dialer = connector.dial(self, self.route.timeouts.connect)
 
-    def connected(self, upstream: Upstream) -> None:
+    def connection_ready(self, upstream: Upstream) -> None:
         """The new connection that was asked for is there."""
         self._dialer = None
         self._send(upstream)

@@ -9,6 +9,7 @@ the events of everybody. Towards such a client, bytes are read on and kept up to
 client is cut off; its page reconnects within a second.
 """
 
+import typing
 from collections import deque
 from collections.abc import Callable
 from math import inf
@@ -26,6 +27,22 @@ DRAIN_LIMIT = 96 * 1024 * 1024
 """Octets kept for a client that does not read: room for the largest message (64 MiB) that must pass."""
 
 
+class Transport(typing.Protocol):
+    """What the data path asks of a transport; Twisted's TCP and TLS transports have it all."""
+
+    def write(self, data: bytes) -> None: ...
+    def loseConnection(self) -> None: ...
+    def loseWriteConnection(self) -> None: ...
+    def abortConnection(self) -> None: ...
+    def registerProducer(self, producer: Any, streaming: bool) -> None: ...
+    def unregisterProducer(self) -> None: ...
+    def pauseProducing(self) -> None: ...
+    def resumeProducing(self) -> None: ...
+    def setTcpNoDelay(self, enabled: bool) -> None: ...
+    def setTcpKeepAlive(self, enabled: bool) -> None: ...
+    def getPeer(self) -> Any: ...
+
+
 @implementer(IHalfCloseableProtocol)
 class RelayEnd(Protocol):
     """A connection that can become one side of a `Relay`.
@@ -33,6 +50,7 @@ class RelayEnd(Protocol):
     Subclasses call `RelayEnd.connectionLost` and the two half-close methods when ``relay`` is set.
     """
 
+    transport: Transport  # type: ignore[assignment]
     relay: "Relay | None" = None
 
     def readConnectionLost(self) -> None:
@@ -100,7 +118,7 @@ class Relay:
                 write(data)
 
             deadlines.set(self, idle)
-        end.dataReceived = received  # type: ignore[method-assign]
+        end.dataReceived = received  # type: ignore[method-assign,assignment]
 
     def deadline_passed(self) -> None:
         """Neither side has sent anything for ``idle`` seconds."""

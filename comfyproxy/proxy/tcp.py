@@ -61,7 +61,7 @@ class TCPDownstream(RelayEnd):
         )
         self._dialer.dial()
 
-    def connected(self, upstream: "TCPUpstream") -> None:
+    def connection_ready(self, upstream: "TCPUpstream") -> None:
         """The backend is there."""
         self._dialer = None
         Relay(

@@ -3,7 +3,6 @@
 from typing import Any
 
 from twisted.internet.defer import maybeDeferred
-from twisted.internet.interfaces import IListeningPort
 from twisted.web.server import Site
 from twisted.web.static import File
 
@@ -28,7 +27,7 @@ class Routing:
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._balancers: dict[tuple[str, ...], Balancer] = {}
-        self._sites: dict[str, IListeningPort] = {}
+        self._sites: dict[str, Any] = {}
         self.table = RouteTable(())
 
     def apply(self, config: Config) -> dict[str, Changes]:
@@ -84,7 +83,7 @@ class Routing:
         self._balancers[key] = balancer
         return Route(prefix, balancer, route.timeouts)
 
-    def _site(self, directory: str) -> IListeningPort:
+    def _site(self, directory: str) -> Any:
         port = self._sites.get(directory)
         if port is None:
             site = Site(File(directory))

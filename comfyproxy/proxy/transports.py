@@ -1,0 +1,105 @@
+"""Eager writes: octets go to the socket when they are written, not one turn of the reactor later.
+
+Design note. Twisted's `tcp.Connection.write` keeps what it is given and asks the reactor to say when the
+socket can take it. For a proxy, whose writes are nearly always small and whose sockets are nearly always
+ready, that is four system calls where one would do (``epoll_ctl``, ``epoll_wait``, ``send``,
+``epoll_ctl``) and a turn of the reactor on every message in each direction. Here `write` tries ``send``
+at once if nothing waits before it. What the socket does not take, and every error, goes the stock way,
+which knows about back-pressure, half-close and lost connections; a write never closes anything by itself.
+
+Twisted offers both places this needs: `tcp.Port.transport` names the class of accepted connections, and a
+`tcp.Connector` makes its own client. No part of Twisted is replaced, so it works on every reactor built on
+`PosixReactorBase` and is simply not used on others.
+
+Rejected: writing through a patched `tcp.Connection` (touches the whole process, also what embeds us), and
+corking small writes until the end of the turn (saves a call only where an answer is written in pieces,
+which `Front.begin` avoids already).
+"""
+
+from typing import Any
+
+from twisted.internet.interfaces import IConnector, IListeningPort
+from twisted.internet.posixbase import PosixReactorBase
+from twisted.internet.protocol import ClientFactory, Factory
+from twisted.internet.tcp import Client, Connection, Connector, Port, Server
+from twisted.protocols.tls import TLSMemoryBIOFactory
+
+
+def with_eager_writes(reactor: Any) -> Any:
+    """``reactor`` with TCP connections that write eagerly, or ``reactor`` itself where that can't be had."""
+    return EagerReactor(reactor) if isinstance(reactor, PosixReactorBase) else reactor
+
+
+class EagerReactor:
+    """A reactor whose TCP ports and connections are those of this module; all else is the reactor's own."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self.seconds = reactor.seconds
+        self.callLater = reactor.callLater
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+    def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> IListeningPort:
+        """As `IReactorTCP.listenTCP`."""
+        listening = EagerPort(port, factory, backlog, interface, self._reactor)
+        listening.startListening()
+        return listening
+
+    def listenSSL(
+        self, port: int, factory: Factory, contextFactory: Any, backlog: int = 50, interface: str = ""
+    ) -> IListeningPort:
+        """As `IReactorSSL.listenSSL`; what is written eagerly is what TLS made of it."""
+        return self.listenTCP(port, TLSMemoryBIOFactory(contextFactory, False, factory), backlog, interface)
+
+    def connectTCP(
+        self, host: str, port: int, factory: ClientFactory, timeout: Any = 30, bindAddress: Any = None
+    ) -> IConnector:
+        """As `IReactorTCP.connectTCP`."""
+        connector = EagerConnector(host, port, factory, timeout, bindAddress, self._reactor)
+        connector.connect()
+        return connector
+
+
+class EagerWrites(Connection):
+    """Sends at once what can be sent at once."""
+
+    def write(self, data: bytes) -> None:
+        """As `ITransport.write`."""
+        if (
+            self._tempDataBuffer
+            or self.dataBuffer
+            or not self.connected
+            or self._writeDisconnected
+            or self.TLS
+        ):
+            super().write(data)
+            return
+        try:
+            sent = self.socket.send(data)
+        except OSError:
+            sent = 0
+        if sent != len(data):
+            super().write(data[sent:])
+
+
+class EagerServer(EagerWrites, Server):
+    """An accepted connection."""
+
+
+class EagerClient(EagerWrites, Client):
+    """A connection that we make."""
+
+
+class EagerPort(Port):
+    """A port whose connections are `EagerServer`."""
+
+    transport = EagerServer
+
+
+class EagerConnector(Connector):
+    """A connector whose connection is an `EagerClient`."""
+
+    def _makeTransport(self) -> EagerClient:
+        return EagerClient(self.host, self.port, self.bindAddress, self, self.reactor)
