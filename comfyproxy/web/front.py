@@ -1,0 +1,236 @@
+"""The client's side of an exchange where the client is a request of twisted.web.
+
+twisted.web frames the answer: chunks for HTTP/1.1 where the length is unknown, the connection's end for
+HTTP/1.0, frames for HTTP/2. It has the request's body whole before a resource is asked
+(`comfyproxy.web.streaming` has the other way), in memory under 100 kB and in a temporary file above; it is
+sent from there piece by piece.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.error import ConnectionAborted
+from twisted.internet.interfaces import IPushProducer
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from comfyproxy.core.answers import Answer
+from comfyproxy.core.http1 import RequestHead
+from comfyproxy.errors import ProtocolError
+from comfyproxy.proxy.exchange import Exchange
+from comfyproxy.proxy.proxy import Proxy
+from comfyproxy.proxy.relay import RelayEnd
+from comfyproxy.web.head import read_head
+from comfyproxy.web.websocket import SiteTunnel, take_over
+
+PIECE = 64 * 1024
+"""Octets of a request's body that are sent at a time."""
+
+PIECES_A_TURN = 16
+"""Pieces sent without a look at what else there is to do: a backend may take them as fast as they come."""
+
+TWISTED_DEFAULTS = (b"server", b"date", b"content-type")
+"""Fields that twisted.web puts into every answer, and that are the backend's to give or to leave out."""
+
+Retarget = Callable[[Any, bytes], bytes]
+"""Makes the backend's target of a request and its own."""
+
+
+@implementer(IPushProducer)
+class RequestFront:
+    """The client's side of one exchange; it is in ``fronts`` as long as that lasts, a tunnel included."""
+
+    takes_chunks = False
+
+    def __init__(self, proxy: Proxy, request: Any, fronts: set["RequestFront"]) -> None:
+        self._proxy = proxy
+        self._request = request
+        self._fronts = fronts
+        self._exchange: Exchange | None = None
+        self._tunnel: SiteTunnel | None = None
+        self._left = 0
+        self._paused = False
+        self._reading = False
+        self.peer: str = getattr(request.getClientAddress(), "host", None) or "unknown"
+
+    @property
+    def _is_http2(self) -> bool:
+        # An HTTP/2 stream stands where HTTP/1.1 has its channel, and has no transport of its own.
+        return self._request.channel.transport is None
+
+    def start(self, retarget: Retarget | None = None) -> None:
+        """Begin the exchange, or refuse the request."""
+        proxy, request = self._proxy, self._request
+        self._fronts.add(self)
+        request.notifyFinish().addErrback(self._client_gone)
+        try:
+            if proxy.draining:
+                raise ProtocolError(503, "The proxy is stopping.")
+            head = self._read_head()
+            if 0 < proxy.limits.body < head.body:
+                raise ProtocolError(413, "The request's body is larger than this server takes.")
+        except ProtocolError as error:
+            # Whatever was wrong, twisted.web and we may not agree on where the next request begins.
+            self._close_after_answer()
+            self.answer(proxy.answer(error.status, str(error)))
+            return
+        if retarget is not None:
+            head.target = retarget(request, head.target)
+        forwarder = proxy.forwarder(self.peer, request.isSecure())
+        exchange = self._exchange = Exchange(proxy, self, head, forwarder)
+        self._begin(exchange)
+
+    def _read_head(self) -> RequestHead:
+        content = self._request.content
+        content.seek(0, os.SEEK_END)
+        self._left = content.tell()
+        content.seek(0)
+        return read_head(self._request, self._proxy.limits, self._left)
+
+    def _begin(self, exchange: Exchange) -> None:
+        self._reading = True
+        data = self._read()
+        exchange.begin(data, not self._left)
+        self._reading = False
+        self._send_body()
+
+    def _read(self) -> bytes:
+        data: bytes = self._request.content.read(PIECE) if self._left else b""
+        self._left -= len(data)
+        return data
+
+    def _send_body(self) -> None:
+        """Hand the body on until it is all gone or `pause_body` is called."""
+        if self._reading:
+            return
+        self._reading = True
+        for _ in range(PIECES_A_TURN):
+            if self._exchange is None or self._paused or not (data := self._read()):
+                break
+            self._exchange.body(data, not self._left)
+        else:
+            self._proxy.reactor.callLater(0, self._send_body)
+        self._reading = False
+
+    def pause_body(self) -> None:
+        """Send no more of the body until `resume_body`."""
+        self._paused = True
+
+    def resume_body(self) -> None:
+        """Send on."""
+        self._paused = False
+        self._send_body()
+
+    def informational(self, status: int, reason: bytes, lines: list[bytes]) -> None:
+        """Pass a 1xx on over HTTP/1.1; HTTP/1.0 has none, and twisted.web can't send any over HTTP/2."""
+        if self._request.clientproto == b"HTTP/1.1":
+            self._request.channel.transport.write(_informational(status, reason, lines))
+
+    def begin(self, status: int, reason: bytes, lines: list[bytes], data: bytes, delimited: bool) -> None:
+        """Send the answer's head and the first octets of its body; twisted.web delimits it."""
+        request = self._request
+        headers = request.responseHeaders
+        for name in TWISTED_DEFAULTS:
+            headers.removeHeader(name)
+        request.defaultContentType = None
+        request.setResponseCode(status, reason)
+        request.code_message = reason
+        for line in lines:
+            name, _, value = line.partition(b":")
+            headers.addRawHeader(name, value.strip(b" \t"))
+        if status == 205:
+            # Else twisted.web would write an empty body in chunks, and browsers read none after a 205.
+            headers.setRawHeaders(b"content-length", [b"0"])
+        request.registerProducer(self, True)
+        request.write(data)
+
+    def write(self, data: bytes) -> None:
+        """Send more of the answer's body."""
+        self._request.write(data)
+
+    def finish(self) -> None:
+        """The answer is complete."""
+        self._over()
+        self._finish_request()
+
+    def _finish_request(self) -> None:
+        self._request.unregisterProducer()
+        self._request.finish()
+
+    def abort(self) -> None:
+        """Cut the connection, or reset the stream of HTTP/2: the request is never finished."""
+        self._over()
+        request = self._request
+        channel = request.channel
+        request.unregisterProducer()
+        if self._is_http2:
+            channel.abortConnection()
+            request.connectionLost(Failure(ConnectionAborted()))
+        elif request.clientproto == b"HTTP/1.0":
+            # The connection's end is the body's end there: only a reset tells the two apart.
+            channel.transport.abortConnection()
+        else:
+            self._close()
+
+    def _close(self) -> None:
+        """Close the connection after what is written, or without if that takes the client too long."""
+        channel = self._request.channel
+        channel.setTimeout(channel.abortTimeout)
+        channel.loseConnection()
+
+    def answer(self, answer: Answer) -> None:
+        """Send an answer of the proxy's own."""
+        self.begin(answer.status, answer.reason, list(answer.lines), answer.body, True)
+        self.finish()
+
+    def tunnel(self, lines: list[bytes]) -> tuple[RelayEnd, bytes]:
+        """Switch protocols and give the connection away, with what the client sent behind its request."""
+        tunnel, held = self.give_away()
+        tunnel.transport.write(_informational(101, b"Switching Protocols", lines))
+        return tunnel, held
+
+    def give_away(self) -> tuple[RelayEnd, bytes]:
+        """Leave the connection to a relay, or to autobahn, which writes the 101 itself."""
+        self._exchange = None
+        self._tunnel, held = take_over(self._request, lambda: self._fronts.discard(self))
+        return self._tunnel, held
+
+    def stop(self) -> None:
+        """End what is going on: with 503 if nothing was answered yet, else by cutting the connection."""
+        if self._tunnel is not None:
+            self._tunnel.transport.abortConnection()
+        elif self._exchange is not None:
+            self._close_after_answer()
+            self._exchange.break_off(503, "The proxy is stopping.")
+
+    def _close_after_answer(self) -> None:
+        if not self._is_http2 and not self._request.startedWriting:
+            self._request.channel.persistent = False
+            self._request.responseHeaders.setRawHeaders(b"connection", [b"close"])
+
+    def _client_gone(self, reason: Failure) -> None:
+        exchange = self._exchange
+        self._over()
+        if exchange is not None:
+            exchange.client_gone()
+
+    def _over(self) -> None:
+        self._exchange = None
+        self._left = 0
+        self._fronts.discard(self)
+
+    def pauseProducing(self) -> None:
+        if self._exchange is not None:
+            self._exchange.pause_answer()
+
+    def resumeProducing(self) -> None:
+        if self._exchange is not None:
+            self._exchange.resume_answer()
+
+    def stopProducing(self) -> None:
+        """twisted.web says so when the client is gone; `_client_gone` does what there is to do."""
+
+
+def _informational(status: int, reason: bytes, lines: list[bytes]) -> bytes:
+    return b"\r\n".join((b"HTTP/1.1 %d %b" % (status, reason), *lines, b"", b""))

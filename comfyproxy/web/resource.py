@@ -1,0 +1,145 @@
+"""`RoundRobinResource`: a pool of servers as a resource of any twisted.web site."""
+
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.web.server import NOT_DONE_YET
+
+from comfyproxy.core.addresses import Address, parse_addresses
+from comfyproxy.core.balancer import Balancer
+from comfyproxy.core.changes import Changes, diff
+from comfyproxy.core.config import Limits, Timeouts
+from comfyproxy.core.pool import Pool
+from comfyproxy.core.routes import Route, RouteTable
+from comfyproxy.proxy.accesslog import AccessLog
+from comfyproxy.proxy.proxy import Proxy
+from comfyproxy.proxy.transports import with_eager_writes
+from comfyproxy.web.front import RequestFront
+from comfyproxy.web.streaming import StreamingFront
+
+with warnings.catch_warnings():
+    # It imports a base class that Twisted deprecates for new code, and that is none of ours.
+    warnings.filterwarnings("ignore", "twisted.web.http.HTTPClient was deprecated", DeprecationWarning)
+    from twisted.web.proxy import ReverseProxyResource
+
+Servers = str | Iterable[str | Address]
+"""Server lists as everywhere (``http://gpu[1-8]:8188, http://spare:8188``), or addresses."""
+
+
+class RoundRobinResource(ReverseProxyResource):
+    """Relays everything at and below its place to the servers of a pool, each in turn.
+
+    ``pool`` is a list of servers, a `Pool`, or a `Balancer`, which also brings a router (ComfyUI's:
+    `comfyproxy.comfyui.router`) and says whether the client's ``Host`` passes. Resources that are to take
+    turns together share a `Balancer`, or are one resource at several places.
+
+    ``path`` is ``None`` for the request's target to pass as received, octet by octet. With a path, the
+    part of the target that leads to this resource is replaced by it, as `ReverseProxyResource` does: at
+    ``/gpu`` and with the path ``b""``, ``/gpu/queue?x`` becomes ``/queue?x``.
+
+    ``reactor`` is the default reactor if it is not given. ``comfyui`` says that the servers are ComfyUI's:
+    their sockets are always read (`comfyproxy.proxy.relay`), and answers of our own have ComfyUI's error
+    shape. ``trusted`` are networks of proxies whose ``X-Forwarded-For`` is believed; ``log`` gets the lines
+    that the site's own log has not. ``debug`` names servers in the answers of our own.
+
+    ``host`` and ``port`` are the first server's. `ConfigError` is raised for servers that do not parse.
+    """
+
+    isLeaf = True
+    path: bytes | None
+
+    def __init__(
+        self,
+        pool: Servers | Pool | Balancer,
+        path: bytes | None = None,
+        reactor: Any = None,
+        *,
+        comfyui: bool = False,
+        timeouts: Timeouts | None = None,
+        limits: Limits | None = None,
+        trusted: tuple[str, ...] = (),
+        log: AccessLog | None = None,
+        debug: bool = False,
+    ) -> None:
+        self.balancer = _balancer(pool)
+        addresses = self.balancer.pool.addresses
+        host, port = (addresses[0].host, addresses[0].port) if addresses else ("", 0)
+        if reactor is None:
+            super().__init__(host, port, path)
+        else:
+            super().__init__(host, port, path, reactor)
+        timeouts = timeouts if timeouts is not None else Timeouts()
+        self.proxy = Proxy(
+            with_eager_writes(self.reactor),
+            RouteTable([Route(b"/", self.balancer, timeouts, comfyui)]),
+            limits=limits,
+            timeouts=timeouts,
+            log=log,
+            trusted=trusted,
+            debug=debug,
+        )
+        self._fronts: set[RequestFront] = set()
+
+    def render(self, request: Any) -> int:
+        """Relay ``request``, whatever its method."""
+        RequestFront(self.proxy, request, self._fronts).start(self._retarget)
+        return NOT_DONE_YET
+
+    def begin_upload(self, request: Any) -> StreamingFront:
+        """Relay ``request``, whose body is still to come (`comfyproxy.web.streaming.StreamingSite`)."""
+        front = StreamingFront(self.proxy, request, self._fronts)
+        front.start(self._retarget)
+        return front
+
+    def getChild(self, path: bytes, request: Any) -> "RoundRobinResource":
+        """This resource: it is a leaf, and what lies below it is the backends' business."""
+        return self
+
+    def _retarget(self, request: Any, target: bytes) -> bytes:
+        if self.path is None or target == b"*":
+            return target
+        path, mark, query = target.partition(b"?")
+        # twisted.web has decoded the segments, so they are counted here and taken from the octets received.
+        segments = path[1:].split(b"/")
+        below = segments[max(len(segments) - len(request.postpath), 0) :] if request.postpath else []
+        return (b"/".join([self.path, *below]) or b"/") + mark + query
+
+    def reload(self, servers: Servers) -> Changes:
+        """Use these servers from now on, and return what differs; raises `ConfigError` and changes nothing.
+
+        Servers that stay keep their state and connections; what runs on those that go is finished there.
+        """
+        changes = diff(self.balancer.pool.addresses, _addresses(servers))
+        self.apply(changes)
+        return changes
+
+    def apply(self, changes: Changes) -> None:
+        """Use the servers that ``changes`` wants from now on."""
+        self.balancer.apply(changes)
+        self.proxy.forget_removed()
+
+    def stop(self) -> "Deferred[None]":
+        """End everything that runs and refuse what comes; fires when no connection and no timer is left."""
+        self.proxy.draining = True
+        for front in tuple(self._fronts):
+            front.stop()
+        return ensureDeferred(self.proxy.close())
+
+
+def _balancer(pool: Servers | Pool | Balancer) -> Balancer:
+    if isinstance(pool, Balancer):
+        return pool
+    return Balancer(pool if isinstance(pool, Pool) else Pool("default", _addresses(pool)))
+
+
+def _addresses(servers: Servers) -> tuple[Address, ...]:
+    if isinstance(servers, str):
+        servers = (servers,)
+    found: dict[str, Address] = {}
+    for server in servers:
+        named = (server,) if isinstance(server, Address) else parse_addresses(server, "RoundRobinResource")
+        for address in named:
+            found.setdefault(address.key, address)
+    return tuple(found.values())

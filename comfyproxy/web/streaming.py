@@ -1,0 +1,220 @@
+"""A Site that hands uploads on while they arrive, instead of taking them in first.
+
+twisted.web asks a resource when the body is complete: an upload reaches its backend after the last octet of
+it reached us, a 100 (Continue) has been promised before anybody was asked, and nothing can be refused
+early. `StreamingSite` looks for the resource when the head is complete, among the children that were put in
+place (`Resource.putChild`): code of the application's (`getChild`, guards, virtual hosts) is asked when
+twisted.web would ask it and not before, so what lies behind it does not stream.
+
+What this relies on beyond the public interface (seen in Twisted 24.11 to 26.10): an HTTP/1.1 channel calls
+``gotLength`` when the head is complete and before it looks at ``Expect``; it has the request line in
+``_command``, ``_path`` and ``_version``; it keeps its idle timeout in ``_savedTimeOut`` while a request is
+handled. HTTP/2 has all this in public, but does not say when the head is complete: the first piece of the
+body does.
+"""
+
+from math import inf
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from twisted.web.http import HTTPChannel
+from twisted.web.resource import Resource
+from twisted.web.server import Request, Site
+
+from comfyproxy.core.chunked import CHUNKED, LAST_CHUNK, encode_chunk
+from comfyproxy.core.http1 import RequestHead
+from comfyproxy.proxy.downstream import LINGER
+from comfyproxy.proxy.exchange import Exchange
+from comfyproxy.web.front import RequestFront
+from comfyproxy.web.head import read_head
+
+
+class StreamingFront(RequestFront):
+    """The client's side of an exchange whose request's body is still coming.
+
+    An answer that is complete before the body is ends the connection. The client has `LINGER` seconds to
+    see it; what it sends meanwhile is read and dropped (RFC 9112 section 9.6).
+    """
+
+    deadline = slot = inf
+    _complete = False
+    _waiting_to_finish = False
+    _timeout: float | None = None
+
+    def _read_head(self) -> RequestHead:
+        return read_head(self._request, self._proxy.limits)
+
+    def _begin(self, exchange: Exchange) -> None:
+        self._left = max(exchange.head.body, 0)
+        exchange.begin()
+
+    def body_came(self, data: bytes) -> None:
+        """Take more of the body, without its framing."""
+        exchange = self._exchange
+        if exchange is None:
+            return
+        if exchange.head.body != CHUNKED:
+            self._left -= len(data)
+            self._complete = not self._left
+            exchange.body(data, self._complete)
+            return
+        self._left += len(data)
+        if 0 < self._proxy.limits.body < self._left:
+            exchange.break_off(413, "The request's body is larger than this server takes.")
+        else:
+            exchange.body(data if exchange.gathers_body else encode_chunk(data), False)
+
+    def body_ended(self) -> None:
+        """Nothing more of the body comes."""
+        exchange, was_complete = self._exchange, self._complete
+        self._complete = True
+        if self._waiting_to_finish:
+            self._over()
+            self._finish_request()
+            return
+        self._let_read()
+        if exchange is not None and not was_complete:
+            exchange.body(b"" if exchange.gathers_body else LAST_CHUNK, True)
+
+    def _send_body(self) -> None:
+        """It is sent as it comes."""
+
+    def pause_body(self) -> None:
+        """Read no more from the client until `resume_body`; meanwhile it is not idle."""
+        if self._complete:
+            return
+        channel = self._request.channel
+        if self._is_http2:
+            channel.pauseProducing()
+        else:
+            if not self._paused:
+                self._timeout = channel.setTimeout(None)
+            channel.transport.pauseProducing()
+        self._paused = True
+
+    def resume_body(self) -> None:
+        """Read on."""
+        if self._exchange is not None:
+            self._let_read()
+
+    def _let_read(self) -> None:
+        if not self._paused:
+            return
+        self._paused = False
+        channel = self._request.channel
+        if self._is_http2:
+            channel.resumeProducing()
+            return
+        if self._complete:
+            channel._savedTimeOut = self._timeout
+        else:
+            channel.setTimeout(self._timeout)
+        channel.transport.resumeProducing()
+
+    def begin(self, status: int, reason: bytes, lines: list[bytes], data: bytes, delimited: bool) -> None:
+        """Send the answer's head and the first octets of its body."""
+        if not self._complete:
+            self._close_after_answer()
+        super().begin(status, reason, lines, data, delimited)
+
+    def _finish_request(self) -> None:
+        if self._complete:
+            super()._finish_request()
+            return
+        # twisted.web would take the rest of the body for another request if this one were finished now.
+        self._let_read()
+        self._waiting_to_finish = True
+        self._fronts.add(self)
+        self._proxy.deadlines.set(self, LINGER)
+        request = self._request
+        if request.chunked:
+            request.channel.write(LAST_CHUNK)
+            request.chunked = 0
+
+    def deadline_passed(self) -> None:
+        """The client has had its time to see the answer."""
+        if self._is_http2:
+            self.abort()
+        else:
+            self._close()
+
+    def stop(self) -> None:
+        """End what is going on."""
+        if self._waiting_to_finish:
+            self.deadline_passed()
+        else:
+            super().stop()
+
+    def _over(self) -> None:
+        self._proxy.deadlines.forget(self)
+        super()._over()
+
+
+class StreamingRequest(Request):
+    """A request that gives its body to a resource with a ``begin_upload`` as it comes."""
+
+    _front: StreamingFront | None = None
+    _looked = False
+
+    def gotLength(self, length: int | None) -> None:
+        channel = self.channel
+        if length != 0 and isinstance(channel, HTTPChannel):
+            self._look(channel._command, channel._path, channel._version)
+        if self._front is None:
+            super().gotLength(length)
+        else:
+            super().gotLength(0)
+            # It is the backend's to say whether the client may go on.
+            self.requestHeaders.removeHeader(b"expect")
+
+    def handleContentChunk(self, data: bytes) -> None:
+        if not self._looked and not isinstance(self.channel, HTTPChannel):
+            self._look(self.channel.command, self.channel.path, b"HTTP/2")
+        if self._front is None:
+            super().handleContentChunk(data)
+        else:
+            self._front.body_came(data)
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        if self._front is None:
+            super().requestReceived(command, path, version)
+        else:
+            self._front.body_ended()
+
+    def _look(self, method: bytes, uri: bytes, version: bytes) -> None:
+        """Give the body to the resource that this is for, if it takes bodies so."""
+        self._looked = True
+        self.method, self.uri, self.clientproto = method, uri, version
+        self.path = uri.partition(b"?")[0]
+        self.args: dict[bytes, list[bytes]] = {}
+        self.site = self.channel.site  # type: ignore[attr-defined]
+        self.prepath: list[bytes] = []
+        self.postpath = [unquote_to_bytes(segment) for segment in self.path[1:].split(b"/")]
+        begin_upload = getattr(find_placed(self.site, self), "begin_upload", None)
+        if begin_upload is not None and uri != b"*":
+            self._front = begin_upload(self)
+
+
+def find_placed(site: Site, request: Request) -> Any:
+    """The resource for ``request`` as far as children that were put in place lead, else ``None``.
+
+    Moves segments from ``postpath`` to ``prepath`` on the way, as twisted.web does.
+    """
+    if type(site).getResourceFor is not Site.getResourceFor:
+        return None
+    resource = site.resource
+    assert request.prepath is not None and request.postpath is not None
+    while not resource.isLeaf and request.postpath:
+        if getattr(type(resource), "getChildWithDefault", None) is not Resource.getChildWithDefault:
+            return None
+        resource = resource.children.get(request.postpath[0])
+        if resource is None:
+            return None
+        request.prepath.append(request.postpath.pop(0))
+    return resource
+
+
+class StreamingSite(Site):
+    """A `twisted.web.server.Site`, with its arguments, that hands uploads on as they arrive."""
+
+    requestFactory = StreamingRequest
