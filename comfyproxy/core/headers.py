@@ -10,12 +10,12 @@ import re
 from comfyproxy.core.http1 import Fields, Head, RequestHead
 
 HOP_BY_HOP = frozenset(
-    b"connection keep-alive proxy-connection proxy-authenticate proxy-authorization te transfer-encoding upgrade "
-    b"http2-settings".split()
+    b"connection keep-alive proxy-connection proxy-authenticate proxy-authorization te transfer-encoding "
+    b"upgrade http2-settings".split()
 )
 FORWARDING = frozenset(
-    b"x-forwarded-for x-forwarded-host x-forwarded-proto x-forwarded-port x-forwarded-server x-forwarded-ssl "
-    b"x-forwarded-prefix x-real-ip forwarded".split()
+    b"x-forwarded-for x-forwarded-host x-forwarded-proto x-forwarded-scheme x-forwarded-port "
+    b"x-forwarded-server x-forwarded-ssl x-forwarded-prefix x-real-ip forwarded".split()
 )
 REQUEST_DROPS = HOP_BY_HOP | FORWARDING | {b"host"}
 """Fields of a request that never pass as they are: dropped, or written anew by `Forwarder`."""
@@ -24,6 +24,7 @@ TRUSTED_REQUEST_DROPS = HOP_BY_HOP | {b"host", b"x-forwarded-for", b"x-real-ip"}
 """The same for a request from a trusted proxy, whose word on host and scheme stands."""
 
 _MAX_FORWARDS = re.compile(rb"(?i)max-forwards:[ \t]*0*([1-9][0-9]{0,8})[ \t]*")
+_ODD_MARKS = re.compile(rb"[^0-9a-z]")
 _DISGUISABLE = REQUEST_DROPS | {b"content-length", b"content-type", b"via", b"cookie", b"authorization"}
 
 
@@ -34,11 +35,15 @@ def passing(head: Head, drop: frozenset[bytes]) -> list[bytes]:
     return [line for name, line in head.fields if name not in drop]
 
 
-def without_disguises(fields: Fields) -> Fields:
-    """``fields`` without underscore spellings of ours (``X_Forwarded_For``), which CGI cannot tell apart."""
-    return [
-        field for field in fields if b"_" not in field[0] or field[0].replace(b"_", b"-") not in _DISGUISABLE
-    ]
+def disguises(fields: Fields) -> frozenset[bytes]:
+    """The names in ``fields`` that a CGI-style backend takes for others which we write or look at.
+
+    CGI puts ``X_Forwarded_For`` and ``X-Forwarded-For`` into the same variable (RFC 3875 section 4.1.18), and
+    some servers do so with every mark that is no letter or digit.
+    """
+    return frozenset(
+        name for name, _ in fields if name not in _DISGUISABLE and _ODD_MARKS.sub(b"-", name) in _DISGUISABLE
+    )
 
 
 class Forwarder:
@@ -49,28 +54,24 @@ class Forwarder:
     ``X-Forwarded-*`` fields are believed and extended.
     """
 
-    __slots__ = ("_constant", "_drops", "_peer", "_trusted")
+    __slots__ = ("_constants", "_drops", "_peer", "_scheme", "_trusted")
 
     def __init__(self, peer: bytes, scheme: bytes, name: bytes, trusted: bool = False) -> None:
         self._peer = peer
+        self._scheme = scheme
         self._trusted = trusted
         self._drops = TRUSTED_REQUEST_DROPS if trusted else REQUEST_DROPS
-        via = b"Via: 1.1 " + name
-        if trusted:
-            self._constant = via
-        else:
-            self._constant = b"X-Forwarded-For: %b\r\nX-Real-IP: %b\r\nX-Forwarded-Proto: %b\r\n%b" % (
-                peer,
-                peer,
-                scheme,
-                via,
-            )
+        ours = b"X-Forwarded-For: %b\r\nX-Real-IP: %b\r\nX-Forwarded-Proto: %b\r\n" % (peer, peer, scheme)
+        self._constants = [b"%bVia: 1.%d %b" % (b"" if trusted else ours, minor, name) for minor in (0, 1)]
 
     def lines(self, head: RequestHead, drop: frozenset[bytes]) -> list[bytes]:
         """The field lines to send upstream, ``Host`` and framing excepted; ``drop`` names further fields
         to cut."""
-        lines = passing(head, self._drops | drop if drop else self._drops)
-        lines.append(self._constant)
+        drops = self._drops | drop if drop else self._drops
+        if head.has_odd_names:
+            drops = drops | disguises(head.fields)
+        lines = passing(head, drops)
+        lines.append(self._constants[head.minor])
         if self._trusted:
             lines.extend(self._extended(head))
         elif head.host:
@@ -78,9 +79,15 @@ class Forwarder:
         return lines
 
     def _extended(self, head: RequestHead) -> list[bytes]:
-        before = head.values(b"x-forwarded-for")
-        lines = [b"X-Forwarded-For: " + b", ".join([*before, self._peer])]
-        lines.append(b"X-Real-IP: " + (head.value(b"x-real-ip") or self._peer))
+        """What a trusted proxy said, extended by itself; what it did not say, as far as we know it."""
+        before = [value for value in head.values(b"x-forwarded-for") if value]
+        nearest = before[-1].rpartition(b",")[2].strip(b" \t") if before else b""
+        lines = [
+            b"X-Forwarded-For: " + b", ".join([*before, self._peer]),
+            b"X-Real-IP: " + (head.value(b"x-real-ip") or nearest or self._peer),
+        ]
+        if head.value(b"x-forwarded-proto") is None:
+            lines.append(b"X-Forwarded-Proto: " + self._scheme)
         if head.value(b"x-forwarded-host") is None and head.host:
             lines.append(b"X-Forwarded-Host: " + head.host)
         return lines
@@ -95,15 +102,14 @@ def refuse_early(head: RequestHead, name: bytes) -> tuple[int, str] | None:
     (7.6.2).
     """
     notable = head.notable
+    forwards = notable.get(b"max-forwards", b"")
     if head.method == b"TRACE":
         return 405, "This proxy does not pass TRACE."
     if b"via" in notable and name in notable[b"via"]:
         return 508, "The request has passed this proxy before; two proxies point at each other."
     if b"expect" in notable and head.minor > 0 and not head.expects_continue:
         return 417, "Of expectations only 100-continue can be met."
-    if head.method == b"OPTIONS" and notable.get(b"max-forwards", b"").strip(b"0") == b"" != notable.get(
-        b"max-forwards", b""
-    ):
+    if head.method == b"OPTIONS" and forwards and not forwards.strip(b"0"):
         return 200, "The request ends here, as its Max-Forwards asks."
     return None
 
