@@ -19,10 +19,17 @@ import websockets.asyncio.client
 import websockets.exceptions
 import websockets.sync.client
 import yarl
-from real_peers.comfyui import MAX_UPLOAD_MIB, ComfyUI, ScriptClient, output_images, owner_of, script_client
-from real_peers.processes import free_port
+from real_peers.comfyui import (
+    MAX_UPLOAD_MIB,
+    ComfyUI,
+    output_images,
+    owner_of,
+    run_picture,
+    script_client,
+    start_long_job,
+)
 from real_peers.proxy import DIRECT, Front, StartProxy, websocket_url
-from real_peers.workflows import Workflow, many_large_pictures, picture, preview_of_upload
+from real_peers.workflows import Workflow, picture, preview_of_upload, unique
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(90)]
 
@@ -39,19 +46,6 @@ def pool(comfyuis: tuple[ComfyUI, ...]) -> tuple[ComfyUI, ...]:
 def url(front: Front, pool: tuple[ComfyUI, ...]) -> str:
     """The address under test."""
     return front(*(server.url for server in pool))
-
-
-def unique(prefix: str) -> str:
-    """A file name prefix that no other test and no earlier run of this one has used."""
-    return f"{prefix}-{uuid.uuid4().hex[:8]}"
-
-
-async def run(client: ScriptClient, colour: int, prefix: str) -> tuple[str, bytes]:
-    """Queue one picture, wait for its end and fetch it; returns its prompt id and its bytes."""
-    prompt_id = await client.queue(picture(colour, prefix=prefix))
-    await client.events_of(prompt_id)
-    [image] = output_images(await client.history(prompt_id))
-    return prompt_id, await client.view(image)
 
 
 @pytest.mark.parametrize("prefix", ["", "/api"])
@@ -132,13 +126,15 @@ async def test_eight_clients_at_once_each_get_their_own_events_from_evenly_used_
 async def test_clients_whose_servers_give_the_same_file_name_each_get_their_own_picture(url: str) -> None:
     prefix = unique("same-name")
     async with script_client(url) as one, script_client(url) as other:
-        (_, red), (_, green) = await asyncio.gather(run(one, 0xFF0000, prefix), run(other, 0x00FF00, prefix))
+        (_, red), (_, green) = await asyncio.gather(
+            run_picture(one, 0xFF0000, prefix), run_picture(other, 0x00FF00, prefix)
+        )
     assert red != green
 
 
 async def test_an_uploaded_picture_can_be_loaded_by_a_workflow_of_the_same_client(url: str) -> None:
     async with script_client(url) as client:
-        _, drawn = await run(client, 0x123456, unique("to-upload"))
+        _, drawn = await run_picture(client, 0x123456, unique("to-upload"))
         name = f"{unique('upload')}.png"
         form = aiohttp.FormData()
         form.add_field("image", drawn, filename=name, content_type="image/png")
@@ -150,16 +146,6 @@ async def test_an_uploaded_picture_can_be_loaded_by_a_workflow_of_the_same_clien
         assert image["type"] == "temp"
         assert (await client.view(image)).startswith(PNG)
         assert await client.view({"filename": name, "subfolder": "", "type": "input"}) == drawn
-
-
-async def start_long_job(client: ScriptClient) -> str:
-    """Queue a job of several seconds and wait until one of its nodes is executing; returns its prompt id."""
-    prompt_id = await client.queue(many_large_pictures(prefix=unique("long")))
-    await client.events_until("execution_start", prompt_id=prompt_id)
-    event = await client.next_event()
-    while event["type"] != "executing":
-        event = await client.next_event()
-    return prompt_id
 
 
 @pytest.mark.parametrize("keeps_cookies", [True, False], ids=["same session", "only the prompt id"])
@@ -297,16 +283,6 @@ def test_curl_six_times_visits_the_servers_in_turn_and_the_console_says_so(
     assert ports == [first, second] * 3
     for index, server in enumerate(comfyuis):
         balancer.process.wait_for_log(f"[LoadBalancer] Routing request to {server.url} ({index}/2)")
-
-
-async def test_a_server_that_refuses_connections_costs_a_client_nothing(
-    comfyuis: tuple[ComfyUI, ...], proxy: StartProxy
-) -> None:
-    nobody = f"http://127.0.0.1:{free_port()}"
-    balancer = proxy("--url", f"{nobody},{comfyuis[0].url},{nobody.replace('127.0.0.1', '127.0.0.2')}")
-    for _ in range(3):
-        async with script_client(balancer.url) as client:
-            await run(client, 0, unique("refused"))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import requests
 
 from real_peers.installed import COMFYUI_MAIN, COMFYUI_PYTHON
 from real_peers.processes import ServerProcess, ServerProcesses, free_port
-from real_peers.workflows import Workflow
+from real_peers.workflows import Workflow, many_large_pictures, picture, unique
 
 TORCH_STAND_INS = Path(__file__).resolve().parents[1] / "torch_stand_ins"
 
@@ -35,9 +35,8 @@ class ComfyUI:
         (directory / "user/default/comfy.settings.json").write_text('{"Comfy.TutorialCompleted": true}')
         self.directory = directory
         self.port = free_port()
-        self.process: ServerProcess = processes.start(
-            f"comfyui-{directory.name}", self._command(), cwd=directory, env=_environment()
-        )
+        self._processes = processes
+        self.process = self._start()
 
     @property
     def url(self) -> str:
@@ -48,6 +47,16 @@ class ComfyUI:
         """Wait until it answers."""
         self.process.wait_until(self._answers, "GET /prompt answered", STARTS_WITHIN)
 
+    def kill(self) -> None:
+        """End it at once, as the system does when memory runs out."""
+        self.process.kill()
+
+    def restart(self) -> None:
+        """Start it again after its end, where it was, and wait until it answers."""
+        self._processes.stop(self.process)
+        self.process = self._start()
+        self.wait()
+
     def history(self, prompt_id: str) -> dict[str, Any]:
         """Its own record of a finished prompt, asked of it directly; empty when it did not run here."""
         answer: dict[str, Any] = requests.get(f"{self.url}/history/{prompt_id}", timeout=10).json()
@@ -56,6 +65,11 @@ class ComfyUI:
     def file(self, image: dict[str, str]) -> bytes:
         """The bytes on its disk of an image as its answers name it (filename, subfolder, type)."""
         return (self.directory / image["type"] / image["subfolder"] / image["filename"]).read_bytes()
+
+    def _start(self) -> ServerProcess:
+        return self._processes.start(
+            f"comfyui-{self.directory.name}", self._command(), cwd=self.directory, env=_environment()
+        )
 
     def _answers(self) -> bool:
         try:
@@ -138,6 +152,22 @@ class ScriptClient:
         async with self.session.get(f"{self.url}/view", params=image) as response:
             assert response.status == 200, f"GET /view of {image} answered {response.status}"
             return await response.read()
+
+
+async def start_long_job(client: ScriptClient) -> str:
+    """Queue a job of several seconds and wait until one of its nodes is executing; returns its prompt id."""
+    prompt_id = await client.queue(many_large_pictures(prefix=unique("long")))
+    await client.events_until("execution_start", prompt_id=prompt_id)
+    await client.events_until("executing")
+    return prompt_id
+
+
+async def run_picture(client: ScriptClient, colour: int, prefix: str) -> tuple[str, bytes]:
+    """Queue one picture, wait for its end and fetch it; returns its prompt id and its bytes."""
+    prompt_id = await client.queue(picture(colour, prefix=prefix))
+    await client.events_of(prompt_id)
+    [image] = output_images(await client.history(prompt_id))
+    return prompt_id, await client.view(image)
 
 
 @asynccontextmanager

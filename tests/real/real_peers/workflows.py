@@ -1,8 +1,14 @@
 """Workflows that need no model, in the format of ComfyUI's API: {node id: {class_type, inputs}}."""
 
+import uuid
 from typing import Any
 
 Workflow = dict[str, dict[str, Any]]
+
+
+def unique(prefix: str) -> str:
+    """A file name prefix that no other test and no earlier run of this one has used."""
+    return f"{prefix}-{uuid.uuid4().hex[:8]}"
 
 
 def picture(colour: int, *, prefix: str, size: int = 64) -> Workflow:
