@@ -197,3 +197,9 @@ def owner_of(prompt_id: str, servers: tuple[ComfyUI, ...]) -> ComfyUI:
     """The one server that ran this prompt; fails unless it is exactly one."""
     [owner] = [server for server in servers if server.history(prompt_id)]
     return owner
+
+
+def port_of(system_stats: dict[str, Any]) -> int:
+    """The port of the server that gave this answer to GET /system_stats: it names its command line."""
+    argv: list[str] = system_stats["system"]["argv"]
+    return int(argv[argv.index("--port") + 1])
