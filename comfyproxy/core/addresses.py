@@ -132,8 +132,10 @@ class ServerList:
     nobody could tell the two apart.
     """
 
-    def __init__(self, limit: int = MAX_SERVERS) -> None:
+    def __init__(self, limit: int = MAX_SERVERS, tcp: bool | None = None) -> None:
+        """``tcp`` says that all servers are ``tcp://``, or that none is; any may be if it is None."""
         self._limit = limit
+        self._tcp = tcp
         self._count = 0
         self._addresses: dict[Target, Address] = {}
         self._names: dict[str, str] = {}
@@ -176,12 +178,14 @@ class ServerList:
     def _add_url(self, url: str, place: Place, attributes: _Attributes) -> None:
         targets: Iterable[Target]
         if target := read_plain_url(url):
-            targets, size = (target,), 1
+            scheme, targets, size = target[0], (target,), 1
         else:
             pattern = parse_url(url, place)
-            targets, size = pattern.expand(), pattern.size
+            scheme, targets, size = pattern.scheme, pattern.expand(), pattern.size
             if pattern.plain != url:
                 self._warn(place, f"{url} is read as {pattern.plain}; write it that way")
+        if self._tcp is not None and (scheme == "tcp") != self._tcp:
+            raise place.error(_told_of_scheme(url, scheme))
         self._count += size
         if self._count > self._limit:
             raise place.error(self._told_of_limit(url))
@@ -219,6 +223,12 @@ class ServerList:
                 f"the name {name} is taken, at {self._names[name]}; each server has a name of its own"
             )
         self._names[name] = place.origin
+
+
+def _told_of_scheme(url: str, scheme: str) -> str:
+    if scheme == "tcp":
+        return f"{url} is for plain TCP; balance that with --tcp, or write http://"
+    return f"{url} is an HTTP server, and --tcp is given; write tcp:// for plain TCP, or leave out --tcp"
 
 
 def _told_of_doubles(urls: list[str], first_origin: str) -> str:

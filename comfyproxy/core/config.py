@@ -1,6 +1,6 @@
-"""What a configuration says, as values: the end of every way to configure comfyproxy.
+"""What a configuration says, as values: where every way to configure comfyproxy ends.
 
-`comfyproxy.core.options` has the options these fields are set by; `comfyproxy.core.settings` puts them together.
+`comfyproxy.core.options` has the options that set these fields, `comfyproxy.core.loading` puts them together.
 """
 
 from collections.abc import Mapping
@@ -17,6 +17,7 @@ AccessLog = Literal["none", "routing", "combined", "json"]
 DEFAULT_LISTEN = "tcp:8080:interface=127.0.0.1"
 DEFAULT_URL = "http://127.0.0.1:8188"
 DEFAULT_POOL = "default"
+DEFAULT_PLACEMENTS: Mapping[App, Placement] = {"comfyui": "client", "http": "request"}
 
 BALANCED_PREFIXES = (
     "/internal",
@@ -67,12 +68,15 @@ class PoolConfig:
 
 @dataclass(frozen=True, slots=True)
 class RouteConfig:
-    """Where requests under ``prefix`` go: exactly one of pool, ``static`` (a directory), ``frontend`` (a URL)."""
+    """Where requests under ``prefix`` go: a pool, the directory ``static`` or the server ``frontend``.
+
+    Exactly one of the three is set.
+    """
 
     prefix: str
     pool: str | None = None
     static: str | None = None
-    frontend: str | None = None
+    frontend: Address | None = None
     timeouts: Timeouts = Timeouts()
 
 

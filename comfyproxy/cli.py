@@ -1,0 +1,104 @@
+"""The ``comfyproxy`` command.
+
+Each subcommand is an entry of `SUBCOMMANDS`: a function that adds its arguments to a parser, and one that
+does the work and returns the exit status. What only one subcommand needs, the reactor above all, is imported
+in it, so that the others start without it.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from comfyproxy import __version__
+from comfyproxy.core.options import HELP_FORMATTER, OPTIONS, add_arguments
+from comfyproxy.errors import ConfigError
+from comfyproxy.service.report import error_object, report_lines, report_object
+from comfyproxy.service.sources import Sources
+
+
+@dataclass(frozen=True, slots=True)
+class Subcommand:
+    """One word after ``comfyproxy``."""
+
+    name: str
+    summary: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status: 1 if the configuration is wrong, 2 if the call is."""
+    arguments = _parser().parse_args(argv)
+    run: Callable[[argparse.Namespace], int] = arguments.run
+    try:
+        status = run(arguments)
+        sys.stdout.flush()
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # The reader, `head` for one, has seen enough; without this Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status
+
+
+def sources_of(arguments: argparse.Namespace) -> Sources:
+    """The sources of the configuration that a command line, its environment and its directory make up."""
+    options = {option.key: getattr(arguments, option.key) for option in OPTIONS}
+    return Sources(options, os.environ, os.getcwd())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "comfyproxy", description="A load-balancing reverse proxy for pools of ComfyUI servers."
+    )
+    parser.add_argument("--version", action="version", version=f"comfyproxy {__version__}")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    for subcommand in SUBCOMMANDS:
+        subparser = subparsers.add_parser(
+            subcommand.name,
+            help=subcommand.summary,
+            description=f"{subcommand.summary[:1].upper()}{subcommand.summary[1:]}.",
+            usage=f"comfyproxy {subcommand.name} [options]",
+            formatter_class=HELP_FORMATTER,
+            allow_abbrev=False,
+        )
+        subcommand.add_arguments(subparser)
+        subparser.set_defaults(run=subcommand.run)
+    return parser
+
+
+def _add_check_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+    add_arguments(parser)
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """Read the whole configuration and show what it comes to, without starting anything."""
+    try:
+        loaded = sources_of(arguments).load()
+    except ConfigError as error:
+        if arguments.json:
+            print(json.dumps(error_object(error), indent=2))
+        raise
+    for warning in loaded.warnings:
+        print(f"{warning.place}: warning: {warning.message}", file=sys.stderr)
+    if arguments.json:
+        print(json.dumps(report_object(loaded), indent=2))
+    else:
+        colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        sys.stdout.writelines(f"{line}\n" for line in report_lines(loaded.config, colour=colour))
+    return 0
+
+
+SUBCOMMANDS = (
+    Subcommand("check", "read the configuration and show what it comes to", _add_check_arguments, check),
+)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""How the values of options are written: one `Kind` for durations, one for sizes, and so on.
+
+Every source of configuration writes values as text, tap.conf too (where ``30`` and ``"30s"`` mean the same),
+so a kind has one parser for all of them.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import ip_network
+from typing import Any
+
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(ms|s|m|h|d|)")
+_UNITS = {"ms": 0.001, "": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+_SIZE = re.compile(r"([0-9]{1,12})(?:([KMG])(?:i?B)?)?", re.IGNORECASE)
+_MULTIPLES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_COUNT = re.compile(r"[0-9]{1,9}")
+_FLAGS = {
+    "true": True,
+    "yes": True,
+    "on": True,
+    "1": True,
+    "false": False,
+    "no": False,
+    "off": False,
+    "0": False,
+}
+_ENDPOINT = re.compile(r"[A-Za-z][A-Za-z0-9+_-]*:.+")
+_HOST_AND_PORT = re.compile(r"(?:(localhost|[0-9.]+|\[[0-9a-fA-F:]+\])?:)?([0-9]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A way to write values.
+
+    ``parse`` raises ValueError with a sentence; ``show`` is its inverse. ``separator`` is a pattern that
+    divides one text into several values, where an option may have them.
+    """
+
+    metavar: str
+    parse: Callable[[str], Any]
+    show: Callable[[Any], str] = str
+    separator: str = ""
+    choices: tuple[str, ...] = ()
+
+
+def _parse_text(text: str) -> str:
+    if not text:
+        raise ValueError("the value is empty")
+    return text
+
+
+def _parse_flag(text: str) -> bool:
+    if text.lower() not in _FLAGS:
+        raise ValueError(f"{text!r} is neither true nor false")
+    return _FLAGS[text.lower()]
+
+
+def _parse_duration(text: str) -> float:
+    found = _DURATION.fullmatch(text)
+    if not found:
+        raise ValueError(f"{text!r} is not a duration; write for example 30, 500ms, 30s, 5m or 1h")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def _show_duration(seconds: float) -> str:
+    for unit in ("d", "h", "m", "s"):
+        if seconds and seconds % _UNITS[unit] == 0:
+            return f"{seconds / _UNITS[unit]:.0f}{unit}"
+    return f"{seconds * 1000:.0f}ms" if seconds else "0"
+
+
+def _parse_size(text: str) -> int:
+    found = _SIZE.fullmatch(text)
+    if not found:
+        raise ValueError(f"{text!r} is not a number of bytes; write for example 65536, 64K or 1M")
+    return int(found[1]) * _MULTIPLES[(found[2] or "").upper()]
+
+
+def _parse_bound(text: str) -> int:
+    size = _parse_size(text)
+    if not size:
+        raise ValueError("0 would let nothing through")
+    return size
+
+
+def _show_size(size: int) -> str:
+    for unit in ("G", "M", "K"):
+        if size and size % _MULTIPLES[unit] == 0:
+            return f"{size // _MULTIPLES[unit]}{unit}"
+    return str(size)
+
+
+def _parse_count(text: str) -> int:
+    if not _COUNT.fullmatch(text) or int(text) == 0:
+        raise ValueError(f"{text!r} is not a whole number from 1 to 999999999")
+    return int(text)
+
+
+def _parse_network(text: str) -> str:
+    try:
+        return str(ip_network(text))
+    except ValueError:
+        pass
+    try:
+        meant = ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a network; write for example 10.0.0.0/8 or fd00::/8") from None
+    raise ValueError(f"{text!r} goes on after its mask; write {meant}")
+
+
+def _parse_endpoint(text: str) -> str:
+    """Accept what looks like a Twisted endpoint string; only Twisted, with its plugins, knows what is one."""
+    if found := _HOST_AND_PORT.fullmatch(text):
+        host = (found[1] or "").strip("[]").replace(":", r"\:")
+        plain = f"tcp:{found[2]}" + (f":interface={host}" if host else "")
+        raise ValueError(f"{text!r} is not a Twisted endpoint; write {plain}")
+    if not _ENDPOINT.fullmatch(text):
+        raise ValueError(
+            f"{text!r} is not a Twisted endpoint; write for example tcp:8080:interface=127.0.0.1"
+        )
+    return text
+
+
+def choice(*choices: str) -> Kind:
+    """One of a few words."""
+
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"{text!r} is not one of {', '.join(choices)}")
+        return text
+
+    return Kind("|".join(choices), parse, choices=choices)
+
+
+FLAG = Kind("", _parse_flag, lambda value: "true" if value else "false")
+SERVER_LIST = Kind("URLS", _parse_text)
+"""A list of servers, which `comfyproxy.core.addresses` divides and reads."""
+URL = Kind("URL", _parse_text)
+FILE = Kind("FILE", _parse_text, separator=";")
+DIRECTORY = Kind("DIR", _parse_text)
+ENDPOINT = Kind("ENDPOINT", _parse_endpoint, separator=";")
+NETWORK = Kind("NETWORK", _parse_network, separator="[,;]")
+DURATION = Kind("TIME", _parse_duration, _show_duration)
+SIZE = Kind("SIZE", _parse_size, _show_size)
+BOUND = Kind("SIZE", _parse_bound, _show_size)
+COUNT = Kind("COUNT", _parse_count)

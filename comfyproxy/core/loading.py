@@ -1,0 +1,211 @@
+"""From settings to a `Config`: reads the servers, builds pools and routes, checks that all fits together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Protocol
+
+from comfyproxy.core.addresses import Address, Parsed, ServerList
+from comfyproxy.core.config import (
+    BALANCED_PREFIXES,
+    DEFAULT_PLACEMENTS,
+    DEFAULT_POOL,
+    DEFAULT_URL,
+    Config,
+    Limits,
+    PoolConfig,
+    RouteConfig,
+    Timeouts,
+)
+from comfyproxy.core.diagnostics import ConfigWarning, Place
+from comfyproxy.core.settings import Given, Layer, Settings
+from comfyproxy.core.tapconf import TapConf
+from comfyproxy.core.urls import parse_url
+
+
+class Files(Protocol):
+    """The disk, as far as a configuration needs it."""
+
+    def read(self, path: str, named_by: Place | None) -> str:
+        """The text of a file; raises ConfigError with the reason if it cannot be read."""
+
+    def is_directory(self, path: str) -> bool:
+        """Is there a directory?"""
+
+    def shown(self, path: str) -> str:
+        """The path as people are shown it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration, and what was odd about its sources."""
+
+    config: Config
+    warnings: tuple[ConfigWarning, ...]
+
+
+def load(layers: Sequence[Layer], tap_conf: TapConf, files: Files) -> Loaded:
+    """Put together what the sources say: the layers, the strongest first, and below them ``tap_conf``.
+
+    Raises ConfigError at the first thing that cannot be.
+    """
+    warnings: list[ConfigWarning] = []
+    settings = Settings((*layers, tap_conf.options))
+    tap_conf = _unless_replaced(tap_conf, Settings(layers), warnings)
+    _check_tcp(settings, tap_conf)
+    pools = _pools(settings, tap_conf, files, warnings)
+    config = Config(
+        pools=pools,
+        routes=_routes(settings, tap_conf, tuple(pools), files),
+        listen=settings.value("listen"),
+        tcp=settings.value("tcp"),
+        websocket=settings.value("websocket"),
+        trusted_proxies=settings.value("trusted_proxy"),
+        access_log=settings.value("access_log"),
+        access_log_file=_access_log_file(settings),
+        debug=settings.value("debug"),
+        timeouts=_timeouts(settings),
+        limits=_limits(settings),
+    )
+    return Loaded(config, (*warnings, *_unused_pools(tap_conf, config)))
+
+
+def _unless_replaced(tap_conf: TapConf, stronger: Settings, warnings: list[ConfigWarning]) -> TapConf:
+    """Leave out pools and routes when a stronger source names servers: that describes the one-pool case."""
+    servers = stronger.given("url") or stronger.given("file")
+    if servers is None or not (tap_conf.pools or tap_conf.routes):
+        return tap_conf
+    warnings.append(ConfigWarning(servers.place, f"this replaces the pools and routes of {tap_conf.source}"))
+    return TapConf(tap_conf.source, tap_conf.options)
+
+
+def _check_tcp(settings: Settings, tap_conf: TapConf) -> None:
+    """Plain TCP has no paths to route by."""
+    given = settings.given("tcp")
+    if given is None or not settings.value("tcp"):
+        return
+    for other in filter(None, map(settings.given, ("static", "frontend"))):
+        raise other.place.error(f"{other.option.name} serves HTTP, and tcp balances plain TCP connections")
+    if tap_conf.routes or len(tap_conf.pools) > 1:
+        raise given.place.error("tcp balances one pool; several pools or [[routes]] need HTTP")
+    if not tap_conf.pools and not (settings.given("url") or settings.given("file")):
+        raise given.place.error("tcp needs servers; give for example --url tcp://db1:5432")
+
+
+def _pools(
+    settings: Settings, tap_conf: TapConf, files: Files, warnings: list[ConfigWarning]
+) -> dict[str, PoolConfig]:
+    if not tap_conf.pools:
+        return {DEFAULT_POOL: _pool(DEFAULT_POOL, settings, files, warnings)}
+    return {
+        name: _pool(name, settings.below(table.options), files, warnings)
+        for name, table in tap_conf.pools.items()
+    }
+
+
+def _pool(name: str, settings: Settings, files: Files, warnings: list[ConfigWarning]) -> PoolConfig:
+    servers = _servers(settings, files)
+    warnings += servers.warnings
+    app = settings.value("app")
+    return PoolConfig(
+        name=name,
+        addresses=servers.addresses,
+        app=app,
+        placement=settings.value("placement") or DEFAULT_PLACEMENTS[app],
+        insecure_backends=settings.value("insecure_backends"),
+    )
+
+
+def _servers(settings: Settings, files: Files) -> Parsed:
+    """The servers of one pool: those of its URLs, then those of its files."""
+    url, file = settings.given("url"), settings.given("file")
+    servers = ServerList(settings.value("max_servers"), tcp=settings.value("tcp"))
+    if url is None and file is None:
+        servers.add_text(DEFAULT_URL, Place("default"))
+    if url:
+        # A place without a line is an option or a variable, whose text begins at the first column.
+        place = url.place if url.place.line else Place(url.place.source, column=1)
+        for text in url.texts:
+            servers.add_text(text, place)
+    if file:
+        for path in file.paths():
+            add = servers.add_json_file if path.lower().endswith(".json") else servers.add_text_file
+            add(files.read(path, file.place), files.shown(path))
+    parsed = servers.parsed()
+    if not parsed.addresses and (given := file or url):
+        raise given.place.error("there is no server in it; write for example http://server1:8188")
+    return parsed
+
+
+def _routes(
+    settings: Settings, tap_conf: TapConf, pools: Sequence[str], files: Files
+) -> tuple[RouteConfig, ...]:
+    static, frontend = settings.given("static"), settings.given("frontend")
+    page = static or frontend
+    if static and frontend:
+        raise frontend.place.error("static and frontend exclude each other: both serve the pages")
+    if page and tap_conf.routes:
+        raise page.place.error(f"{tap_conf.source} has [[routes]]; put {page.option.key} into one of them")
+    if tap_conf.routes:
+        return tuple(
+            _route(route.prefix, route.pool, settings.below(route.options), files)
+            for route in tap_conf.routes
+        )
+    if page is None:
+        return (_route("/", pools[0], settings, files),)
+    balanced = (
+        RouteConfig(prefix, pool=pools[0], timeouts=_timeouts(settings)) for prefix in BALANCED_PREFIXES
+    )
+    return (*balanced, _route("/", None, settings, files))
+
+
+def _route(prefix: str, pool: str | None, settings: Settings, files: Files) -> RouteConfig:
+    static, frontend = settings.given("static"), settings.given("frontend")
+    return RouteConfig(
+        prefix,
+        pool=pool,
+        static=_directory(static, files) if static else None,
+        frontend=_server(frontend) if frontend else None,
+        timeouts=_timeouts(settings),
+    )
+
+
+def _directory(given: Given, files: Files) -> str:
+    (path,) = given.paths()
+    if not files.is_directory(path):
+        raise given.place.error(f"{files.shown(path)} is not a directory")
+    return path
+
+
+def _server(given: Given) -> Address:
+    """The one HTTP server that a URL names."""
+    (text,) = given.values()
+    pattern = parse_url(text, given.place)
+    if pattern.size != 1 or pattern.scheme == "tcp":
+        raise given.place.error(f"{text} is not the URL of one HTTP server, such as http://localhost:5173")
+    ((scheme, host, port),) = pattern.expand()
+    return Address(scheme, host, port, origin=given.place.origin)
+
+
+def _access_log_file(settings: Settings) -> str:
+    given = settings.given("access_log_file")
+    if given is None or given.texts == ("-",):
+        return "-"
+    return given.paths()[0]
+
+
+def _timeouts(settings: Settings) -> Timeouts:
+    return Timeouts(**{one.name: settings.value(f"{one.name}_timeout") for one in fields(Timeouts)})
+
+
+def _limits(settings: Settings) -> Limits:
+    keys = {one.name: f"max_{one.name.removeprefix('max_')}" for one in fields(Limits)}
+    return Limits(**{name: settings.value(key) for name, key in keys.items()})
+
+
+def _unused_pools(tap_conf: TapConf, config: Config) -> list[ConfigWarning]:
+    used = {route.pool for route in config.routes}
+    return [
+        ConfigWarning(table.place, f"no route leads to the pool {name}")
+        for name, table in tap_conf.pools.items()
+        if name not in used
+    ]

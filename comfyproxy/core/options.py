@@ -1,0 +1,258 @@
+"""Every option there is, in one table.
+
+The command line (``comfyproxy`` and ``twistd comfyproxy``), the environment, ``.env``, ``tap.conf``,
+``--help`` and the reference all come from it. A new option is an entry here and a field in
+`comfyproxy.core.config`.
+"""
+
+from argparse import ArgumentParser, HelpFormatter
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from comfyproxy.core.config import DEFAULT_LISTEN, DEFAULT_URL, Limits, Timeouts
+from comfyproxy.core.kinds import (
+    BOUND,
+    COUNT,
+    DIRECTORY,
+    DURATION,
+    ENDPOINT,
+    FILE,
+    FLAG,
+    NETWORK,
+    SERVER_LIST,
+    SIZE,
+    URL,
+    Kind,
+    choice,
+)
+
+HELP_FORMATTER = partial(HelpFormatter, max_help_position=36)
+"""For parsers that `add_arguments` fills: most options then take one line."""
+
+VARIABLE_PREFIX = "COMFYPROXY_"
+
+SERVERS = "Servers"
+CLIENTS = "Clients"
+LOGGING = "Logging"
+TIMEOUTS = "Timeouts (0: none)"
+LIMITS = "Limits"
+SOURCES = "Sources"
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option.
+
+    ``default`` is None where nothing is the default, or where ``doc`` tells it. Options with the same
+    ``group`` are set together: when a source gives one of them, weaker sources give none.
+    """
+
+    name: str
+    section: str
+    kind: Kind
+    doc: str
+    default: Any = None
+    variable: str = ""
+    repeatable: bool = False
+    group: str = ""
+    for_pools: bool = False
+    in_tap_conf: bool = True
+
+    @property
+    def key(self) -> str:
+        """Its key in tap.conf, and its name in Python."""
+        return self.name.replace("-", "_")
+
+    @property
+    def environment_variable(self) -> str:
+        """The variable of the environment, or of ``.env``, that sets it."""
+        return self.variable or VARIABLE_PREFIX + self.key.upper()
+
+    @property
+    def default_text(self) -> str:
+        """The default as one would write it; empty if there is none."""
+        if self.default is None:
+            return ""
+        values = self.default if self.repeatable else (self.default,)
+        return " ".join(self.kind.show(value) for value in values)
+
+    @property
+    def help(self) -> str:
+        """``doc``, and the default where it says something."""
+        if self.kind is FLAG or not self.default_text:
+            return self.doc
+        return f"{self.doc} (default: {self.default_text})"
+
+
+_TIMEOUTS = Timeouts()
+_LIMITS = Limits()
+
+OPTIONS = (
+    Option(
+        "url",
+        SERVERS,
+        SERVER_LIST,
+        "servers, divided by , or ; and with ranges such as http://gpu[1-8]:8188",
+        (DEFAULT_URL,),
+        variable="DEV_SERVER_COMFYUI_URL",
+        repeatable=True,
+        group="servers",
+        for_pools=True,
+    ),
+    Option(
+        "file",
+        SERVERS,
+        FILE,
+        "a file of servers: one URL a line, or a JSON array if its name ends in .json; a path or file:// URL",
+        variable="DEV_SERVER_COMFYUI_FILE",
+        repeatable=True,
+        group="servers",
+        for_pools=True,
+    ),
+    Option(
+        "app",
+        SERVERS,
+        choice("comfyui", "http"),
+        "what the servers are: ComfyUI, or any HTTP service, to which Host and Origin pass untouched",
+        "comfyui",
+        for_pools=True,
+    ),
+    Option(
+        "placement",
+        SERVERS,
+        choice("client", "request"),
+        "what is balanced: a client stays with its server, or each request goes to the next one"
+        " (default: client for comfyui, request for http)",
+        for_pools=True,
+    ),
+    Option(
+        "insecure-backends",
+        SERVERS,
+        FLAG,
+        "accept any certificate from https:// servers",
+        False,
+        for_pools=True,
+    ),
+    Option("tcp", SERVERS, FLAG, "balance plain TCP connections over tcp:// servers", False),
+    Option(
+        "listen",
+        CLIENTS,
+        ENDPOINT,
+        "where to listen: a Twisted server endpoint",
+        (DEFAULT_LISTEN,),
+        repeatable=True,
+    ),
+    Option(
+        "static",
+        CLIENTS,
+        DIRECTORY,
+        "serve this directory, a built frontend, and balance only the routes of ComfyUI's API",
+        group="pages",
+    ),
+    Option(
+        "frontend",
+        CLIENTS,
+        URL,
+        "pass all but the routes of ComfyUI's API to this server, for example a Vite dev server",
+        group="pages",
+    ),
+    Option(
+        "websocket",
+        CLIENTS,
+        choice("auto", "messages", "relay"),
+        "WebSockets: relay the bytes, see the messages, or whichever the application needs",
+        "auto",
+    ),
+    Option(
+        "trusted-proxy",
+        CLIENTS,
+        NETWORK,
+        "believe the X-Forwarded fields that come from this network",
+        (),
+        repeatable=True,
+    ),
+    Option(
+        "access-log",
+        LOGGING,
+        choice("none", "routing", "combined", "json"),
+        "what to write for each request; routing is one [LoadBalancer] line",
+        "routing",
+    ),
+    Option("access-log-file", LOGGING, FILE, "where to write it; - is the console", "-"),
+    Option(
+        "debug", LOGGING, FLAG, "show more in the log, and the addresses of servers in error pages", False
+    ),
+    Option(
+        "connect-timeout", TIMEOUTS, DURATION, "for a connection to a server to come about", _TIMEOUTS.connect
+    ),
+    Option("head-timeout", TIMEOUTS, DURATION, "for a client to send the head of a request", _TIMEOUTS.head),
+    Option("body-timeout", TIMEOUTS, DURATION, "between two pieces of a request's body", _TIMEOUTS.body),
+    Option("response-timeout", TIMEOUTS, DURATION, "for a server to begin its answer", _TIMEOUTS.response),
+    Option(
+        "idle-timeout",
+        TIMEOUTS,
+        DURATION,
+        "between two pieces of an answer, a WebSocket or a TCP connection",
+        _TIMEOUTS.idle,
+    ),
+    Option(
+        "keepalive-timeout",
+        TIMEOUTS,
+        DURATION,
+        "that a client's connection waits for the next request",
+        _TIMEOUTS.keepalive,
+    ),
+    Option(
+        "backend-keepalive-timeout",
+        TIMEOUTS,
+        DURATION,
+        "that a connection to a server is kept for reuse",
+        _TIMEOUTS.backend_keepalive,
+    ),
+    Option("max-head", LIMITS, BOUND, "bytes in all header fields of a message", _LIMITS.head),
+    Option("max-line", LIMITS, BOUND, "bytes in a request line", _LIMITS.line),
+    Option("max-fields", LIMITS, COUNT, "header fields in a message", _LIMITS.fields),
+    Option("max-body", LIMITS, SIZE, "bytes in a request's body; 0 is no limit", _LIMITS.body),
+    Option(
+        "max-servers",
+        LIMITS,
+        COUNT,
+        "servers in a pool, so that a mistyped range costs nothing",
+        _LIMITS.max_servers,
+    ),
+    Option(
+        "config",
+        SOURCES,
+        FILE,
+        "the file of options to read (default: tap.conf, if there is one)",
+        in_tap_conf=False,
+    ),
+    Option(
+        "env-file",
+        SOURCES,
+        FILE,
+        "the file of variables to read (default: .env, if there is one)",
+        in_tap_conf=False,
+    ),
+)
+
+OPTION = {option.key: option for option in OPTIONS}
+"""The options by key."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Give a parser every option, in groups; what is not given on the command line stays None."""
+    groups: dict[str, Any] = {}
+    for option in OPTIONS:
+        if option.section not in groups:
+            groups[option.section] = parser.add_argument_group(option.section)
+        shape: dict[str, Any] = {
+            "metavar": option.kind.metavar,
+            "action": "append" if option.repeatable else "store",
+        }
+        if option.kind is FLAG:
+            shape = {"action": "store_true"}
+        groups[option.section].add_argument(
+            f"--{option.name}", dest=option.key, default=None, help=option.help, **shape
+        )
