@@ -5,7 +5,6 @@ The proxy runs with its defaults: placement by client.
 
 import asyncio
 import json
-import subprocess
 import time
 import urllib.parse
 import urllib.request
@@ -19,6 +18,7 @@ import websockets.asyncio.client
 import websockets.exceptions
 import websockets.sync.client
 import yarl
+from real_peers import installed
 from real_peers.comfyui import (
     MAX_UPLOAD_MIB,
     ComfyUI,
@@ -29,6 +29,7 @@ from real_peers.comfyui import (
     script_client,
     start_long_job,
 )
+from real_peers.curl import curl
 from real_peers.proxy import DIRECT, Front, StartProxy, websocket_url
 from real_peers.workflows import Workflow, picture, preview_of_upload, unique
 
@@ -262,21 +263,13 @@ def test_an_invalid_workflow_gets_the_explanation_of_comfyui(url: str) -> None:
     assert "NoSuchNode" in response.json()["error"]["message"]
 
 
-def curl(*arguments: str) -> str:
-    """What curl prints for these arguments."""
-    done = subprocess.run(
-        ["curl", "--silent", "--max-time", "20", *arguments], capture_output=True, text=True, timeout=30
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
+@pytest.mark.skipif(installed.why_no_curl() is not None, reason=str(installed.why_no_curl()))
 def test_curl_six_times_visits_the_servers_in_turn_and_the_console_says_so(
     comfyuis: tuple[ComfyUI, ...], proxy: StartProxy
 ) -> None:
     balancer = proxy("--url", ",".join(server.url for server in comfyuis))
 
-    answers = [json.loads(curl(f"{balancer.url}/system_stats")) for _ in range(6)]
+    answers = [json.loads(curl(f"{balancer.url}/system_stats").stdout) for _ in range(6)]
 
     first, second = (server.port for server in comfyuis)
     assert [port_of(answer) for answer in answers] == [first, second] * 3

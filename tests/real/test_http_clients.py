@@ -7,7 +7,6 @@ import asyncio
 import gzip
 import hashlib
 import random
-import subprocess
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import aiohttp
 import pytest
 import requests
 from real_peers import installed
+from real_peers.curl import curl
 from real_peers.load import steady_load
 from real_peers.processes import ServerProcesses
 from real_peers.proxy import Front, StartProxy
@@ -65,14 +65,6 @@ def url(request: pytest.FixtureRequest) -> str:
     """The address under test, once for each service."""
     address: str = request.getfixturevalue(f"{request.param}_url")
     return address
-
-
-def curl(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    """Run curl to a successful end (an exchange, whatever its status)."""
-    command = ["curl", "--silent", "--show-error", "--max-time", "30", *arguments]
-    done = subprocess.run(command, input=stdin, capture_output=True, timeout=40)
-    assert done.returncode == 0, f"{' '.join(command)}\nended with {done.returncode}\n{done.stderr.decode()}"
-    return done
 
 
 def sha256(data: bytes) -> str:
