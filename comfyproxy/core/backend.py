@@ -10,8 +10,8 @@ class Backend:
 
     A reload gives a surviving backend a new `address` (its weight or name may have changed) and keeps the
     object, so its state and its connections stay. ``index`` is its place in the pool, from 0. ``leases`` is
-    the work in flight. ``verify`` says whether its certificate must be good (``https``). ``removed`` says that a reload took it out: it gets no new clients and lives until its
-    last lease ends.
+    the work in flight. ``verify`` says whether its certificate must be good (``https``). ``removed`` says
+    that a reload took it out: it gets no new clients and lives until its last lease ends.
     """
 
     __slots__ = ("address", "authority", "fingerprint", "index", "leases", "removed", "url", "verify")

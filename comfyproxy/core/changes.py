@@ -26,24 +26,26 @@ class Changes:
 
     def summary(self) -> str:
         """The difference in one line."""
+        servers = f"{len(self.wanted)} server{'' if len(self.wanted) == 1 else 's'}"
         if not self:
-            return f"no change, {len(self.wanted)} servers"
-        return (
-            f"{len(self.added)} added, {len(self.removed)} removed, {len(self.altered)} altered, "
-            f"{len(self.wanted)} servers now"
-        )
+            return f"no change, {servers}"
+        counts = len(self.added), len(self.removed), len(self.altered)
+        return "{} added, {} removed, {} altered, {} now".format(*counts, servers)
 
 
 def diff(old: Iterable[Address], new: Iterable[Address]) -> Changes:
-    """What changes from ``old`` to ``new``; a server is the same if its URL is."""
-    wanted = tuple(new)
-    before = {address.key: address for address in old}
-    after = {address.key for address in wanted}
+    """What changes from ``old`` to ``new``; its URL is what makes a server the same; doubles count once."""
+    before, after = _by_key(old), _by_key(new)
     return Changes(
-        wanted=wanted,
-        added=tuple(address for address in wanted if address.key not in before),
+        wanted=tuple(after.values()),
+        added=tuple(address for key, address in after.items() if key not in before),
         removed=tuple(address for key, address in before.items() if key not in after),
-        altered=tuple(
-            address for address in wanted if address.key in before and before[address.key] != address
-        ),
+        altered=tuple(address for key, address in after.items() if before.get(key, address) != address),
     )
+
+
+def _by_key(addresses: Iterable[Address]) -> dict[str, Address]:
+    found: dict[str, Address] = {}
+    for address in addresses:
+        found.setdefault(address.key, address)
+    return found

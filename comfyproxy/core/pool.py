@@ -8,7 +8,7 @@ from comfyproxy.core.changes import Changes, diff
 
 
 class Pool:
-    """The backends of one name; ``verify`` is whether those reached by ``https`` must have a good certificate.
+    """The backends of one name; ``verify`` says whether ``https`` needs a good certificate.
 
     A backend that a reload removes keeps serving the clients that are on it (their WebSocket, and requests
     that need the files and the queue it holds) until its last lease ends; then it is forgotten. If a
@@ -54,21 +54,20 @@ class Pool:
 
     def apply(self, changes: Changes) -> None:
         """Become what ``changes`` wants; survivors keep their state."""
-        backends = []
+        former = self._by_key
+        former.update((key, backend) for key, backend in self._removed.items() if backend.leases)
+        self._by_key = {}
         for index, address in enumerate(changes.wanted):
-            backend = self._by_key.get(address.key) or self._removed.pop(address.key, None)
-            if backend is None:
-                backend = Backend(address, verify=self.verify)
+            key = address.key
+            backend = former.pop(key, None) or Backend(address, verify=self.verify)
             backend.address = address
             backend.index = index
             backend.removed = False
-            backends.append(backend)
-        for address in changes.removed:
-            gone = self._by_key[address.key]
-            gone.removed = True
-            self._removed[address.key] = gone
-        self.backends = tuple(backends)
-        self._by_key = {backend.address.key: backend for backend in backends}
+            self._by_key[key] = backend
+        for backend in former.values():
+            backend.removed = True
+        self._removed = former
+        self.backends = tuple(self._by_key.values())
         self._forget_idle()
 
     def _forget_idle(self) -> None:

@@ -268,6 +268,9 @@ def check_response(read_response: ReadResponse, raw: bytes, method: bytes) -> bo
 
 EXAMPLES = settings(max_examples=4 * settings.default.max_examples)
 
+# Seconds, for the thousands of examples of the profile "deep"; without it these tests take one each.
+pytestmark = pytest.mark.timeout(900)
+
 PIECES = [
     *(b"\r\n", b"\n", b"\r", b" ", b"\t", b":", b",", b";", b"=", b'"', b"\\", b"/", b"#", b"@", b"0", b"f"),
     *(b"\0", b"\x0b", b"\x7f", b"\x80", b"\xff", b"chunked", b"identity", b"HTTP/1.0", b"GET", b"http://b"),
