@@ -95,7 +95,39 @@ def check(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def run(arguments: argparse.Namespace) -> int:
+    """Run the proxy in the foreground until it is told to stop."""
+    from comfyproxy.proxy.transports import with_eager_writes
+    from comfyproxy.service.foreground import install_reactor, run_in_foreground
+
+    sources = sources_of(arguments)
+    sources.load()
+    reactor = install_reactor()
+    from comfyproxy.service.daemon import ProxyService
+
+    return run_in_foreground(reactor, lambda: ProxyService(with_eager_writes(reactor), sources))
+
+
+def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--servers", type=int, default=3, metavar="N", help="simulated servers (default: 3)")
+    parser.add_argument(
+        "--port", type=int, default=8080, help="where the proxy listens (default: 8080; 0: any)"
+    )
+    parser.add_argument(
+        "--once", action="store_true", help="end after the first prompt; status 1 if it failed"
+    )
+
+
+def demo(arguments: argparse.Namespace) -> int:
+    """Show a proxy at work before simulated servers."""
+    from comfyproxy.demo.showcase import run_demo
+
+    return run_demo(arguments.servers, arguments.port, arguments.once)
+
+
 SUBCOMMANDS = (
+    Subcommand("run", "run the proxy in the foreground", add_arguments, run),
+    Subcommand("demo", "show it at work before three simulated servers", _add_demo_arguments, demo),
     Subcommand("check", "read the configuration and show what it comes to", _add_check_arguments, check),
 )
 

@@ -4,10 +4,12 @@ from os import urandom
 
 from comfyproxy.comfyui.affinity import AffinityTable
 from comfyproxy.comfyui.cookie import BackendCookie
+from comfyproxy.comfyui.files import MAX_ANSWER, file_named, files_told
 from comfyproxy.comfyui.identity import Random, mint_client_id, mint_prompt_id
 from comfyproxy.comfyui.messages import message_key
 from comfyproxy.comfyui.origin import ORIGIN_FIELDS, check_origin
 from comfyproxy.comfyui.wire import (
+    OTHER,
     SOCKET,
     SUBMISSION,
     Document,
@@ -20,12 +22,13 @@ from comfyproxy.comfyui.wire import (
     with_prompt_id,
 )
 from comfyproxy.core.backend import Backend
-from comfyproxy.core.http1 import RequestHead
+from comfyproxy.core.http1 import RequestHead, ResponseHead
 from comfyproxy.core.pool import Pool
-from comfyproxy.core.routing import Decision, Default, NeedBody, Pin, Rewrite, Router
+from comfyproxy.core.routing import Decision, Default, NeedBody, Pin, Rewrite, Router, Search
 from comfyproxy.core.websocket import is_websocket_request
 
 _ANY = Default()
+_SEARCH = Search()
 
 
 def make_router(
@@ -58,6 +61,9 @@ class RequestRouter:
         """Nothing is to change."""
         return None
 
+    def learn(self, answer: ResponseHead, body: bytes, backend: Backend, now: float) -> None:
+        """Nothing is to be learnt."""
+
     def cookies(self, value: bytes) -> bytes:
         """All of them: none is ours."""
         return value
@@ -77,10 +83,11 @@ class ClientRouter:
     A submission goes by its client first, and by the prompt's id only without one: its events are sent to the
     client's WebSocket, and are lost for good if that is on another server.
 
-    What has no identity rotates, and is given one if it can be: a WebSocket gets a client's id, a
-    submission a prompt's id, both minted for the backend that it goes to, and a browser the cookie. An id
-    that a client made up is bound to the backend of the first request that has it, and bound anew when
-    another backend has to take over.
+    A file that is asked for by its name alone, as scripts do, is looked for where it was last told of,
+    else on each server in turn. What else has no identity rotates, and is given one if it can be: a
+    WebSocket gets a client's id, a submission a prompt's id, both minted for the backend that it goes to,
+    and a browser the cookie. An id that a client made up is bound to the backend of the first request
+    that has it, and bound anew when another backend has to take over.
     """
 
     drop = ORIGIN_FIELDS
@@ -99,6 +106,7 @@ class ClientRouter:
         self._random = random
         self._clients = AffinityTable(pool)
         self._prompts = AffinityTable(pool)
+        self._files = AffinityTable(pool)
         self._parsed: tuple[bytes, Document | None] | None = None
 
     def route(self, head: RequestHead, body: bytes | None, now: float) -> Decision:
@@ -117,7 +125,17 @@ class ClientRouter:
         home = owner if client is None else self._clients.find(client, now)
         if home is None:
             home = self._cookie.backend(head, self._pool)
-        return _ANY if home is None else Pin(home)
+        if home is not None:
+            return Pin(home)
+        return self._where_file_is(head, now) if endpoint is OTHER else _ANY
+
+    def _where_file_is(self, head: RequestHead, now: float) -> Decision:
+        """A file that is asked for by name alone: where it was last told of, else wherever there is one."""
+        name = file_named(head)
+        if name is None:
+            return _ANY
+        owner = self._files.find(name, now)
+        return _SEARCH if owner is None else Pin(owner)
 
     def place(self, head: RequestHead, body: bytes | None, backend: Backend, now: float) -> Rewrite | None:
         """Bind the request's ids to ``backend``, mint those that it lacks, and give a browser its cookie."""
@@ -139,9 +157,15 @@ class ClientRouter:
         # A look at an old prompt elsewhere does not move the browser away from its WebSocket.
         visits = bool(prompts) and endpoint is not SUBMISSION
         lines = () if visits or not self._wants_cookie(head, backend) else (self._cookie.line(backend),)
-        if target is None and new_body is None and not lines:
+        watch = MAX_ANSWER if visits and head.method == b"GET" else 0
+        if target is None and new_body is None and not lines and not watch:
             return None
-        return Rewrite(target, new_body, lines)
+        return Rewrite(target, new_body, lines, watch)
+
+    def learn(self, answer: ResponseHead, body: bytes, backend: Backend, now: float) -> None:
+        """Remember which files ``backend`` told of in an answer about a prompt."""
+        for name in files_told(answer, body):
+            self._files.bind(name, backend, now)
 
     def cookies(self, value: bytes) -> bytes:
         """A ``Cookie`` value without what is the proxy's own; empty if nothing is left."""

@@ -45,6 +45,10 @@ class Balancer:
                 return Lease(backend)
         raise NoBackendAvailable(self.pool.name, self._why_none(tried))
 
+    def has_more(self, tried: Collection[Backend]) -> bool:
+        """Whether there is a backend that may be used and is not in ``tried``."""
+        return any(backend.is_available and backend not in tried for backend in self.pool.backends)
+
     def _why_none(self, tried: Collection[Backend]) -> str:
         size = len(self.pool)
         if not size:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from comfyproxy.core.backend import Backend
-from comfyproxy.core.http1 import RequestHead
+from comfyproxy.core.http1 import RequestHead, ResponseHead
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,12 @@ class Pin:
 
 
 @dataclass(frozen=True, slots=True)
+class Search:
+    """Some backend has what a GET or HEAD asks for: each is asked in turn until one answers other than
+    404."""
+
+
+@dataclass(frozen=True, slots=True)
 class NeedBody:
     """Ask again with the whole body; one larger than ``limit`` octets is refused with 413."""
 
@@ -44,19 +50,21 @@ class Refuse:
     message: str
 
 
-Decision = Default | Pin | NeedBody | Refuse
+Decision = Default | Pin | Search | NeedBody | Refuse
 
 
 @dataclass(frozen=True, slots=True)
 class Rewrite:
     """What is different about a request once its backend is known, and about the answer to it.
 
-    ``None`` leaves the target or the body as it is. ``answer_lines`` are field lines added to the answer.
+    ``None`` leaves the target or the body as it is. ``answer_lines`` are field lines added to the answer. An
+    answer of up to ``watch`` octets is shown to the router as it passes (`Router.learn`).
     """
 
     target: bytes | None = None
     body: bytes | None = None
     answer_lines: tuple[bytes, ...] = ()
+    watch: int = 0
 
 
 class Router(Protocol):
@@ -70,6 +78,10 @@ class Router(Protocol):
 
     def place(self, head: RequestHead, body: bytes | None, backend: Backend, now: float) -> Rewrite | None:
         """Note that the request goes to ``backend`` and say what is to change; called again on a retry."""
+
+    def learn(self, answer: ResponseHead, body: bytes, backend: Backend, now: float) -> None:
+        """A complete answer that it asked to watch; ``body`` is in the content coding that ``answer``
+        says."""
 
     def message_key(self, payload: bytes, is_binary: bool) -> Hashable | None:
         """Under which key a newer WebSocket message of a backend may replace this one while both wait for

@@ -21,7 +21,7 @@ from comfyproxy.core.headers import HOP_BY_HOP, Forwarder, passing, refuse_early
 from comfyproxy.core.http1 import UNTIL_CLOSE, RequestHead, ResponseHead
 from comfyproxy.core.retries import may_try_again
 from comfyproxy.core.routes import Route
-from comfyproxy.core.routing import NeedBody, Pin, Refuse, Rewrite
+from comfyproxy.core.routing import NeedBody, Pin, Refuse, Rewrite, Search
 from comfyproxy.core.websocket import accepts, is_websocket_request
 from comfyproxy.errors import (
     BackendError,
@@ -63,9 +63,11 @@ class Exchange:
         "_pinned",
         "_rechunk",
         "_rewrite",
+        "_searching",
         "_strict",
         "_tried",
         "_upstream",
+        "_watched",
         "backend",
         "front",
         "head",
@@ -104,9 +106,11 @@ class Exchange:
         self._pinned: Backend | None = None
         self._rechunk = False
         self._rewrite: Rewrite | None = None
+        self._searching = False
         self._strict = False
         self._tried: list[Backend] = []
         self._upstream: Upstream | None = None
+        self._watched: tuple[ResponseHead, list[bytes]] | None = None
 
     @property
     def gathers_body(self) -> bool:
@@ -138,6 +142,8 @@ class Exchange:
         if isinstance(decision, Pin):
             self._pinned = decision.backend
             self._strict = decision.strict
+        elif isinstance(decision, Search):
+            self._searching = True
         elif isinstance(decision, Refuse):
             self.refuse(decision.status, decision.message)
             return
@@ -264,7 +270,11 @@ class Exchange:
         """The final answer begins, with the first octets of its body."""
         if complete:
             self._upstream = None
+        if self._searching and head.status == 404 and self._search_on():
+            return
         self.status = head.status
+        if self._rewrite is not None and 0 <= head.body <= self._rewrite.watch:
+            self._watched = (head, [data])
         lines = passing(head, HOP_BY_HOP)
         if b"date" not in head.notable:
             lines.append(self.proxy.date())
@@ -283,6 +293,17 @@ class Exchange:
         if complete:
             self._finish()
 
+    def _search_on(self) -> bool:
+        """This backend does not have it: ask the next one; ``False`` when all were asked."""
+        assert self.route is not None and self.backend is not None
+        self._tried.append(self.backend)
+        if not self.route.balancer.has_more(self._tried):
+            return False
+        self._drop_upstream()
+        self._release()
+        self._choose()
+        return True
+
     def answer_data(self, data: bytes, complete: bool) -> None:
         """More of the answer's body."""
         if complete:
@@ -293,6 +314,8 @@ class Exchange:
                 data += LAST_CHUNK
         if data:
             self.sent += len(data)
+            if self._watched is not None:
+                self._watched[1].append(data)
             self.front.write(data)
         if complete:
             self._finish()
@@ -425,8 +448,16 @@ class Exchange:
             upstream.abort()
 
     def _finish(self) -> None:
+        if self._watched is not None:
+            self._show_router(*self._watched)
         self._end()
         self.front.finish()
+
+    def _show_router(self, head: ResponseHead, data: list[bytes]) -> None:
+        assert self.route is not None and self.backend is not None
+        router = self.route.balancer.router
+        if router is not None:
+            router.learn(head, b"".join(data), self.backend, self.proxy.reactor.seconds())
 
     def _end(self) -> None:
         self._release()

@@ -55,7 +55,12 @@ class TableOptions(usage.Options):
 
     def getUsage(self, width: int | None = None) -> str:  # noqa: N802
         """The options in their groups, as ``comfyproxy --help`` shows them."""
-        parser = ArgumentParser(usage=SUPPRESS, add_help=False, formatter_class=HELP_FORMATTER)
+        parser = ArgumentParser(
+            usage=SUPPRESS,
+            description=getattr(self, "longdesc", None),
+            add_help=False,
+            formatter_class=HELP_FORMATTER,
+        )
         add_arguments(parser)
         return f"\n{parser.format_help()}"
 

@@ -1,0 +1,74 @@
+"""Which backend a file is on: pictures that were made and are asked for by name alone.
+
+A script reads the names in ``GET /history/{id}``, then asks for ``GET /view?filename=...`` without saying
+who it is (ComfyUI's own ``script_examples/websockets_api_example.py`` does). ComfyUI counts files for
+each server, so the same name may be on several. What a backend has just told of is therefore remembered;
+the latest word counts.
+"""
+
+import json
+import zlib
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import parse_qs
+
+from comfyproxy.core.http1 import RequestHead, ResponseHead
+
+MAX_ANSWER = 4 * 1024 * 1024
+"""Octets of an answer that is looked at for names; one entry of the history repeats its whole workflow."""
+
+_VIEWS = frozenset((b"/view", b"/api/view", b"/viewvideo", b"/api/viewvideo"))
+
+
+def file_named(head: RequestHead) -> str | None:
+    """The file that ``head`` asks for, as a key; ``None`` if it asks for none by name."""
+    if head.path not in _VIEWS or head.method not in (b"GET", b"HEAD"):
+        return None
+    query = parse_qs(head.target.partition(b"?")[2].decode("latin-1"), encoding="utf-8", errors="replace")
+    filename = query.get("filename", [""])[0]
+    if not filename:
+        return None
+    return _key(query.get("type", ["output"])[0], query.get("subfolder", [""])[0], filename)
+
+
+def files_told(head: ResponseHead, body: bytes) -> Iterator[str]:
+    """The files that an answer about a prompt or an upload names, as keys.
+
+    They are objects with a ``filename``, somewhere below the ``outputs`` of each prompt.
+    """
+    if head.status != 200:
+        return
+    for found in _objects(_read(head, body)):
+        filename = found.get("filename")
+        if isinstance(filename, str) and filename:
+            yield _key(found.get("type", "output"), found.get("subfolder", ""), filename)
+
+
+def _read(head: ResponseHead, body: bytes) -> Any:
+    """The JSON in ``body``, or ``None``."""
+    coding = head.value(b"content-encoding")
+    try:
+        if coding in (b"gzip", b"deflate"):
+            body = zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(body, MAX_ANSWER)
+        elif coding is not None:
+            return None
+        return json.loads(body)
+    except (ValueError, RecursionError, zlib.error):
+        return None
+
+
+def _objects(document: Any) -> Iterator[dict[str, Any]]:
+    """Every object below an ``outputs``."""
+    waiting = [(document, False)]
+    while waiting:
+        value, below = waiting.pop()
+        if isinstance(value, dict):
+            if below:
+                yield value
+            waiting.extend((member, below or key == "outputs") for key, member in value.items())
+        elif isinstance(value, list):
+            waiting.extend((member, below) for member in value)
+
+
+def _key(kind: object, subfolder: object, filename: str) -> str:
+    return f"{kind}\n{subfolder}\n{filename}"
