@@ -3,8 +3,6 @@
 from typing import Any
 
 from twisted.internet.defer import maybeDeferred
-from twisted.web.server import Site
-from twisted.web.static import File
 
 from comfyproxy.comfyui.router import make_router
 from comfyproxy.core.addresses import Address
@@ -86,10 +84,10 @@ class Routing:
     def _site(self, directory: str) -> Any:
         port = self._sites.get(directory)
         if port is None:
-            site = Site(File(directory))
-            site.noisy = False
-            site.displayTracebacks = False
-            port = self._sites[directory] = self._reactor.listenTCP(0, site, interface="127.0.0.1")
+            # Imported where it is used: most proxies serve no files.
+            from comfyproxy.service.static import serve_directory
+
+            port = self._sites[directory] = serve_directory(self._reactor, directory)
         return port
 
 

@@ -1,0 +1,198 @@
+"""The service as a daemon runs it: listening, SIGHUP, and leaving nothing behind."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor as global_reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import deferLater
+
+from comfyproxy.errors import ConfigError
+from comfyproxy.service.daemon import ProxyService
+from comfyproxy.service.sources import Sources
+
+Start = Callable[..., ProxyService]
+Get = Callable[..., "Deferred[bytes]"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_requests_rotate_over_the_servers_in_order(
+    servers: Any, start_service: Start, get: Get
+) -> None:
+    urls = [servers.start(name) for name in ("a", "b", "c")]
+    service = start_service(url=urls)
+    answers = [(await get(service, "/x")).split()[0] for _ in range(6)]
+    assert answers == [b"a", b"b", b"c", b"a", b"b", b"c"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_reload_swaps_the_servers_and_says_what_changed(
+    servers: Any, start_service: Start, get: Get, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    a, b, c = (servers.start(name) for name in "abc")
+    file = tmp_path / "servers.txt"
+    file.write_text(f"{a}\n{b}\n")
+    service = start_service(file=[str(file)])
+    kept = service.proxy.routes.routes[0].balancer.pool.backends[1]
+    file.write_text(f"{b}\n{c} weight=2\n")
+    with caplog.at_level("INFO"):
+        changes = service.reload()["default"]
+    assert ([address.url for address in changes.added], [address.url for address in changes.removed]) == (
+        [c],
+        [a],
+    )
+    assert service.proxy.routes.routes[0].balancer.pool.backends[0] is kept
+    assert f"+ {c}" in caplog.text and f"- {a}" in caplog.text
+    assert {(await get(service)).split()[0] for _ in range(3)} == {b"b", b"c"}
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_broken_source_changes_nothing(
+    servers: Any, start_service: Start, get: Get, tmp_path: Path
+) -> None:
+    file = tmp_path / "servers.txt"
+    file.write_text(servers.start("a"))
+    service = start_service(file=[str(file)])
+    file.write_text("http://gpu[8-1]:8188\n")
+    with pytest.raises(ConfigError, match=r"servers\.txt:1:"):
+        service.reload()
+    assert await get(service) == b"a /"
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+@pytest_twisted.ensureDeferred
+async def test_sighup_reloads_and_logs_a_mistake_with_its_place(
+    servers: Any, start_service: Start, get: Get, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "servers.txt"
+    file.write_text(servers.start("a"))
+    service = start_service(file=[str(file)])
+    file.write_text(servers.start("b"))
+    await _hang_up()
+    assert await get(service) == b"b /"
+    file.write_text("\nnonsense here\n")
+    await _hang_up()
+    assert "Nothing changes" in caplog.text and "servers.txt:2:" in caplog.text
+    assert await get(service) == b"b /"
+
+
+async def _hang_up() -> None:
+    """Send SIGHUP and let the reactor take it."""
+    os.kill(os.getpid(), signal.SIGHUP)
+    for _ in range(3):
+        await deferLater(global_reactor, 0)
+
+
+@pytest_twisted.ensureDeferred
+async def test_stopping_gives_the_old_signal_back(start_service: Start) -> None:
+    before = signal.getsignal(signal.SIGHUP)
+    service = start_service()
+    assert signal.getsignal(signal.SIGHUP) != before
+    await service.stopService()
+    assert signal.getsignal(signal.SIGHUP) == before
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_taken_port_fails_the_start(start_service: Start, tmp_path: Path) -> None:
+    port = start_service().addresses[0].port
+    options = {"listen": [f"tcp:{port}:interface=127.0.0.1"]}
+    other = ProxyService(global_reactor, Sources(options, {}, str(tmp_path)))
+    with pytest.raises(CannotListenError):
+        other.privilegedStartService()
+    await other.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_where_to_listen_needs_a_restart_and_says_so(
+    start_service: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    conf = tmp_path / "tap.conf"
+    conf.write_text('listen = ["tcp:0:interface=127.0.0.1"]\n')
+    service = start_service(listen=None)
+    before = service.addresses
+    conf.write_text('listen = ["tcp:0:interface=127.0.0.1", "tcp:0:interface=127.0.0.2"]\n')
+    service.reload()
+    assert service.addresses == before
+    assert "takes a restart" in caplog.text
+
+
+@pytest_twisted.ensureDeferred
+async def test_seed_routes_go_to_the_pool_and_the_rest_to_the_frontend(
+    servers: Any, start_service: Start, get: Get
+) -> None:
+    service = start_service(url=[servers.start("pool")], frontend=servers.start("frontend"))
+    for path in (
+        "/api/prompt",
+        "/internal/logs",
+        "/extensions/a.js",
+        "/docs",
+        "/templates/x",
+        "/workflow_templates",
+    ):
+        assert (await get(service, path)).split()[0] == b"pool", path
+    for path in ("/", "/apix", "/src/main.ts?import", "/@vite/client"):
+        assert (await get(service, path)).split()[0] == b"frontend", path
+
+
+@pytest_twisted.ensureDeferred
+async def test_static_serves_a_directory_for_the_rest(
+    servers: Any, start_service: Start, get: Get, tmp_path: Path
+) -> None:
+    pages = tmp_path / "dist"
+    pages.mkdir()
+    (pages / "index.html").write_text("<p>built</p>")
+    service = start_service(url=[servers.start("pool")], static=str(pages))
+    assert await get(service, "/") == b"<p>built</p>"
+    assert (await get(service, "/api/x")).split()[0] == b"pool"
+    assert b"No Such Resource" in await get(service, "/../servers.txt")
+
+
+class Hello(Protocol):
+    """Says what it is and hangs up."""
+
+    def connectionMade(self) -> None:
+        self.transport.write(b"hello")
+        self.transport.loseConnection()
+
+
+@pytest_twisted.ensureDeferred
+async def test_tcp_connections_are_balanced(start_service: Start) -> None:
+    backend = global_reactor.listenTCP(0, Factory.forProtocol(Hello), interface="127.0.0.1")
+    service = start_service(url=[f"tcp://127.0.0.1:{backend.getHost().port}"], tcp=True)
+    done: Deferred[bytes] = Deferred()
+
+    class Client(Protocol):
+        received = b""
+
+        def dataReceived(self, data: bytes) -> None:
+            self.received += data
+
+        def connectionLost(self, reason: Any = None) -> None:
+            done.callback(self.received)
+
+    from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+
+    await connectProtocol(
+        TCP4ClientEndpoint(global_reactor, "127.0.0.1", service.addresses[0].port), Client()
+    )
+    assert await done == b"hello"
+    await backend.stopListening()
+
+
+@pytest_twisted.ensureDeferred
+async def test_ten_thousand_servers_are_parsed_and_serving_within_a_second(
+    start_service: Start, tmp_path: Path
+) -> None:
+    file = tmp_path / "servers.txt"
+    file.write_text("http://10.[0-3].[0-49].[0-49]:8188\n")
+    began = global_reactor.seconds()
+    service = start_service(file=[str(file)])
+    assert len(service.proxy.routes.routes[0].balancer.pool) == 10_000
+    assert global_reactor.seconds() - began < 1.0
