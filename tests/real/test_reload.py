@@ -136,6 +136,7 @@ def background_proxy(tmp_path: Path) -> Iterator[Callable[..., BackgroundProxy]]
 
     def start(home: Path, *arguments: str, **environment: str) -> BackgroundProxy:
         started.append(BackgroundProxy(home, tmp_path / "run", arguments, environment))
+        started[-1].wait()
         return started[-1]
 
     yield start

@@ -62,12 +62,12 @@ class BackgroundProxy:
     def __init__(
         self, home: Path, rundir: Path, arguments: Sequence[str], environment: Mapping[str, str]
     ) -> None:
-        """Start it from `home`, where relative paths of `arguments` belong; `rundir` is where it works."""
+        """Start it from `home`, where relative paths belong; `rundir` is the directory that it works in."""
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.log = rundir / "proxy.log"
-        pidfile = rundir / "proxy.pid"
-        options = ["--rundir", str(rundir), "--pidfile", "proxy.pid", "--logfile", "proxy.log"]
+        self.log = home / "proxy.log"
+        pidfile = home / "proxy.pid"
+        options = ["--rundir", str(rundir), "--pidfile", pidfile.name, "--logfile", self.log.name]
         subprocess.run(
             [
                 str(TWISTD),
@@ -82,10 +82,14 @@ class BackgroundProxy:
             check=True,
             timeout=20,
         )
-        self.wait_until(lambda: pidfile.exists() and accepts_connections("127.0.0.1", self.port))
+        self.wait_until(lambda: pidfile.exists() and pidfile.read_text())
         self.process_id = int(pidfile.read_text())
 
-    def wait_until(self, done: Callable[[], bool], seconds: float = 15.0) -> None:
+    def wait(self) -> None:
+        """Wait until it listens."""
+        self.wait_until(lambda: accepts_connections("127.0.0.1", self.port))
+
+    def wait_until(self, done: Callable[[], object], seconds: float = 15.0) -> None:
         """Wait for something that only looking can tell; fails with the end of the log."""
         deadline = time.monotonic() + seconds
         while not done():
