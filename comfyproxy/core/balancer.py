@@ -1,4 +1,4 @@
-"""Chooses a backend: a pool, the policy that orders it, and the router that knows better for some requests."""
+"""Chooses a backend: a pool, the policy that orders it, and the router that knows better for some."""
 
 from collections.abc import Collection
 
@@ -53,7 +53,13 @@ class Balancer:
         size = len(self.pool)
         if not size:
             return f"The pool '{self.pool.name}' has no servers."
-        if tried:
-            count = "its server" if size == 1 else f"{len(tried)} of its {size} servers"
-            return f"The pool '{self.pool.name}' has no server that can be reached ({count} tried)."
-        return f"The pool '{self.pool.name}' is full: every server has as much in flight as it may."
+        failed = sum(not backend.removed for backend in tried)
+        if not failed:
+            return f"The pool '{self.pool.name}' is full: every server has as much in flight as it may."
+        if failed < size:
+            return (
+                f"The pool '{self.pool.name}' has no server left: {failed} of its {size} cannot be reached, "
+                "and the others have as much in flight as they may."
+            )
+        them = "its only one was" if size == 1 else f"all {size} were"
+        return f"The pool '{self.pool.name}' has no server that can be reached: {them} tried."
