@@ -13,9 +13,9 @@ from comfyproxy.comfyui import wire
 from comfyproxy.comfyui.identity import fingerprint_in, mint_client_id, mint_prompt_id
 from comfyproxy.comfyui.router import ClientRouter, RequestRouter, make_router
 from comfyproxy.comfyui.wire import Document
-from comfyproxy.core.http1 import RequestHead, parse_request_head
+from comfyproxy.core.http1 import RequestHead, parse_request_head, parse_response_head
 from comfyproxy.core.pool import Pool
-from comfyproxy.core.routing import Default, NeedBody, Pin, Refuse, Rewrite
+from comfyproxy.core.routing import Default, NeedBody, Pin, Refuse, Rewrite, Search
 
 MakeHead = Callable[..., RequestHead]
 MakePool = Callable[..., Pool]
@@ -403,3 +403,41 @@ def test_no_request_is_too_strange_to_place(
                 rewrite = router.place(head, given_body, backend, 0)
                 if rewrite is not None and rewrite.body is not None:
                     assert fingerprint_in(written(rewrite)["prompt_id"]) == backend.fingerprint
+
+
+class TestFiles:
+    """A picture asked for by name alone."""
+
+    VIEW = "/view?filename=a.png&subfolder=&type=output"
+
+    def test_one_nobody_told_of_is_looked_for_everywhere(
+        self, make_pool: MakePool, make_head: MakeHead
+    ) -> None:
+        assert ClientRouter(make_pool()).route(make_head("GET", self.VIEW), None, 0) == Search()
+
+    def test_the_cookie_goes_before_the_search(self, make_pool: MakePool, make_head: MakeHead) -> None:
+        backends = make_pool()
+        one = backends.backends[1]
+        request = make_head("GET", self.VIEW, f"Cookie: comfyproxy={one.fingerprint}")
+        assert ClientRouter(backends).route(request, None, 0) == Pin(one)
+
+    def test_it_is_asked_where_a_history_told_of_it(self, make_pool: MakePool, make_head: MakeHead) -> None:
+        backends = make_pool()
+        router = ClientRouter(backends)
+        one, two = backends.backends[:2]
+        history = make_head("GET", f"/history/{mint_prompt_id(one.fingerprint)}")
+        rewrite = router.place(history, None, one, 0)
+        assert rewrite is not None and rewrite.watch > 0
+        outputs = {"outputs": {"9": {"images": [{"filename": "a.png", "subfolder": "", "type": "output"}]}}}
+        answer = parse_response_head(b"HTTP/1.1 200 OK\r\n\r\n", b"GET")
+        router.learn(answer, json.dumps({"id": outputs}).encode(), one, 0)
+        assert router.route(make_head("GET", self.VIEW), None, 1) == Pin(one)
+        router.learn(answer, json.dumps({"id": outputs}).encode(), two, 2)
+        assert router.route(make_head("GET", self.VIEW), None, 3) == Pin(two)
+
+    def test_placement_request_learns_nothing(self, make_pool: MakePool, make_head: MakeHead) -> None:
+        backends = make_pool()
+        router = RequestRouter()
+        answer = parse_response_head(b"HTTP/1.1 200 OK\r\n\r\n", b"GET")
+        router.learn(answer, b'{"outputs": [{"filename": "a.png"}]}', backends.backends[0], 0)
+        assert router.route(make_head("GET", self.VIEW), None, 0) == Default()
