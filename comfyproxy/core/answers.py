@@ -30,7 +30,13 @@ ADVICE = {
     504: "Try again later, or have the timeout raised.",
 }
 
-_API_PATH = re.compile(rb"/(?:api(?:/|\Z)|internal/|(?:prompt|queue|history|interrupt|free|upload|object_info)(?:/|\Z))")
+_API_PATH = re.compile(
+    rb"/(?:api|internal|prompt|queue|history|interrupt|free|upload|object_info|system_stats|view_metadata|embeddings"
+    rb"|models|extensions|features|settings|users|userdata|v2|i18n|workflow_templates|global_subgraphs)(?:/|\Z)"
+)
+"""What ComfyUI's page and API clients read as JSON (``server.py``, ``app/*.py``); pictures are left out."""
+
+_QUALITY = re.compile(rb";[ \t]*q=([01](?:\.[0-9]*)?)[ \t]*(?:;|\Z)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +69,12 @@ def make_answer(
     """
     advice = ADVICE.get(status, "")
     if head is not None and (
-        wants_json(head.value(b"accept") or b"") or (comfyui and _API_PATH.match(head.target))
+        wants_json(b",".join(head.values(b"accept"))) or (comfyui and _API_PATH.match(head.path))
     ):
         kind, text = "application/json", _as_json(status, message, advice, request_id, comfyui)
     else:
         kind, text = "text/plain; charset=utf-8", " ".join(part for part in (message, advice) if part) + "\n"
-    body = text.encode()
+    body = text.encode(errors="replace")
     lines = (
         b"Server: comfyproxy",
         b"Content-Type: " + kind.encode(),
@@ -82,20 +88,18 @@ def make_answer(
 
 
 def wants_json(accept: bytes) -> bool:
-    """Whether an ``Accept`` value asks for JSON before it asks for text, HTML or anything (RFC 9110
-    12.5.1)."""
-    best: tuple[float, bool] = (0.0, False)
+    """Whether an ``Accept`` value asks for JSON before anything else (RFC 9110 section 12.5.1)."""
+    best, is_json = 0.0, False
     for item in accept.lower().split(b","):
-        kind, _, parameters = item.strip().partition(b";")
-        weight = re.search(rb"q=([0-9.]+)", parameters)
-        try:
-            quality = float(weight.group(1)) if weight else 1.0
-        except ValueError:
-            quality = 0.0
-        json_kind = kind.strip() == b"application/json" or kind.strip().endswith(b"+json")
-        if quality > best[0]:
-            best = (quality, json_kind)
-    return best[1]
+        match = _QUALITY.search(item)
+        quality = float(match.group(1)) if match else 1.0
+        if quality > best:
+            kind = item.partition(b";")[0].strip()
+            best, is_json = (
+                quality,
+                kind in (b"application/json", b"application/*") or kind.endswith(b"+json"),
+            )
+    return is_json
 
 
 def _as_json(status: int, message: str, advice: str, request_id: str, comfyui: bool) -> str:
