@@ -21,6 +21,7 @@ is an array whose elements are lists as strings, or servers as objects of the fo
 ``{"url": ..., "weight": 2, "max_conns": 8, "name": "gpu-a"}``.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ MAX_SERVERS = 100_000
 MAX_WEIGHT = 65_535
 
 _SERVER = re.compile(r"([^\s,;]+)((?:\s+[^\s,;]+)*)")
+_BETWEEN_SERVERS = re.compile(r"[\s,;]")
 _WORD = re.compile(r"\S+")
 _COMMENT = re.compile(r"(?:^|\s)#.*")
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -170,9 +172,12 @@ class ServerList:
         url = entry.pop("url", None)
         if not isinstance(url, str):
             raise place.error('this object has no "url" that is a string')
+        if _BETWEEN_SERVERS.search(url):
+            raise place.error(f'"url" is one URL, not {url!r}; write several as strings')
         attributes: dict[str, Any] = {}
         for key, value in entry.items():
-            _read_attribute(attributes, key, str(value), place)
+            text = value if isinstance(value, str) else json.dumps(value)
+            _read_attribute(attributes, key, text, place)
         self._add_url(url, place, attributes)
 
     def _add_url(self, url: str, place: Place, attributes: _Attributes) -> None:
@@ -228,7 +233,7 @@ class ServerList:
 def _told_of_scheme(url: str, scheme: str) -> str:
     if scheme == "tcp":
         return f"{url} is for plain TCP; balance that with --tcp, or write http://"
-    return f"{url} is an HTTP server, and --tcp is given; write tcp:// for plain TCP, or leave out --tcp"
+    return f"{url} is an HTTP server; write tcp:// for plain TCP, or leave out --tcp"
 
 
 def _told_of_doubles(urls: list[str], first_origin: str) -> str:
@@ -277,7 +282,7 @@ def _whole_number(text: str) -> int:
 
 def _name(text: str) -> str:
     if not _NAME.fullmatch(text):
-        raise ValueError("a name is up to 64 letters, digits, dots, hyphens and underscores")
+        raise ValueError("a name has up to 64 letters, digits, dots, - and _")
     return text
 
 

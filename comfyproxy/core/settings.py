@@ -122,11 +122,12 @@ def misspelt_variables(variables: Mapping[str, Variable]) -> list[ConfigWarning]
 
     An unknown one alone is no reason: for a service of our name Kubernetes sets ``COMFYPROXY_PORT`` and more.
     """
-    known = {option.environment_variable.removeprefix(VARIABLE_PREFIX): option for option in OPTIONS}
+    known = {option.key.upper(): option.environment_variable for option in OPTIONS}
     warnings = []
     for name, variable in variables.items():
-        rest = name.removeprefix(VARIABLE_PREFIX)
-        if rest != name and rest not in known and (near := get_close_matches(rest, known, n=1, cutoff=0.8)):
-            meant = known[near[0]].environment_variable
-            warnings.append(ConfigWarning(variable.place, f"{name} sets nothing; did you mean {meant}?"))
+        if not name.startswith(VARIABLE_PREFIX) or name in known.values():
+            continue
+        for near in get_close_matches(name.removeprefix(VARIABLE_PREFIX), known, n=1, cutoff=0.8):
+            message = f"{name} sets nothing; did you mean {known[near]}?"
+            warnings.append(ConfigWarning(variable.place, message))
     return warnings

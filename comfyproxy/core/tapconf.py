@@ -94,7 +94,8 @@ class _Reader:
         pools = self._pools(document.get("pools", {}), layer)
         routes = self._routes(document.get("routes", []), pools)
         if len(pools) > 1 and not routes:
-            raise self._place("pools").error("several pools need [[routes]] that say what goes to which")
+            _, last = pools.popitem()
+            raise last.place.error("several pools need [[routes]] that say what goes to which")
         return TapConf(self._source, layer, pools, routes)
 
     def _pools(self, content: object, top_level: Layer) -> dict[str, PoolTable]:

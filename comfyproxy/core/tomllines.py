@@ -39,10 +39,10 @@ def _statements(text: str) -> Iterator[tuple[int, str]]:
         elif token[0] in "]}":
             depth -= 1
         elif token[0] == "\n" and depth == 0:
-            statement = text[start : token.start()]
+            statement = text[start : token.end()]
             if statement.strip():
                 yield line, statement
-            line += statement.count("\n") + 1
+            line += statement.count("\n")
             start = token.end()
 
 

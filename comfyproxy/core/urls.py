@@ -162,7 +162,7 @@ def _read_authority(text: str, start: int) -> str:
         raise _UrlError(start + tail.start(), f"a server URL ends after the port; remove {tail[0]}")
     if "@" in authority:
         raise _UrlError(start, "a server URL has no user and password; remove all up to the @")
-    if not authority or authority.startswith(":"):
+    if not authority or (authority.startswith(":") and not authority.startswith("::")):
         raise _UrlError(start, "the host is missing; write for example http://server1:8188")
     return authority
 

@@ -1,0 +1,334 @@
+"""A configuration put together from settings: pools, routes, checks, and what replaces what."""
+
+from collections.abc import Mapping
+
+import pytest
+
+from comfyproxy.core.addresses import Address
+from comfyproxy.core.config import BALANCED_PREFIXES, Config, Limits, RouteConfig, Timeouts
+from comfyproxy.core.diagnostics import Place
+from comfyproxy.core.loading import Loaded, load
+from comfyproxy.core.settings import CommandLine, command_line_layer
+from comfyproxy.core.tapconf import TapConf, parse_tap_conf
+from comfyproxy.errors import ConfigError
+
+
+class Disk:
+    """Files in memory, and the one directory /work/dist."""
+
+    def __init__(self, files: Mapping[str, str]) -> None:
+        self._files = files
+
+    def read(self, path: str, named_by: Place | None) -> str:
+        if path not in self._files:
+            raise ConfigError(f"missing, named by {named_by}", path)
+        return self._files[path]
+
+    def is_directory(self, path: str) -> bool:
+        return path == "/work/dist"
+
+    def shown(self, path: str) -> str:
+        return path.removeprefix("/work/")
+
+
+FILES = {
+    "/work/servers.txt": "http://a\nhttp://b weight=2\n",
+    "/work/servers.JSON": '["http://c"]',
+    "/work/empty.txt": "# nobody\n",
+    "/etc/gpu.txt": "http://gpu[1-2]:8188\n",
+}
+
+
+def loaded(options: CommandLine, tap_conf: str = "") -> Loaded:
+    conf = parse_tap_conf(tap_conf, "tap.conf", "/etc") if tap_conf else TapConf()
+    return load([command_line_layer(options, "/work")], conf, Disk(FILES))
+
+
+def config(options: CommandLine, tap_conf: str = "") -> Config:
+    return loaded(options, tap_conf).config
+
+
+def urls(config: Config, pool: str = "default") -> list[str]:
+    return [address.url for address in config.pools[pool].addresses]
+
+
+def failure(options: CommandLine, tap_conf: str = "") -> str:
+    with pytest.raises(ConfigError) as caught:
+        loaded(options, tap_conf)
+    return str(caught.value)
+
+
+class TestServers:
+    def test_without_any_it_is_comfyui_on_this_machine(self) -> None:
+        result = loaded({})
+        assert urls(result.config) == ["http://127.0.0.1:8188"]
+        assert result.config.pools["default"].addresses[0].origin == "default"
+        assert result.config.routes == (RouteConfig("/", pool="default"),)
+        assert result.config.listen == ("tcp:8080:interface=127.0.0.1",)
+        assert result.warnings == ()
+
+    def test_urls_come_before_files_whatever_their_order(self) -> None:
+        options = {"file": ["servers.txt", "servers.JSON"], "url": ["http://x, http://y", "http://z"]}
+        pool = config(options).pools["default"]
+        assert [(address.url, address.origin) for address in pool.addresses] == [
+            ("http://x:80", "--url"),
+            ("http://y:80", "--url"),
+            ("http://z:80", "--url"),
+            ("http://a:80", "servers.txt:1"),
+            ("http://b:80", "servers.txt:2"),
+            ("http://c:80", "servers.JSON:1"),
+        ]
+        assert pool.addresses[4].weight == 2
+
+    def test_doubles_between_sources_are_told(self) -> None:
+        result = loaded({"url": ["http://b"], "file": ["servers.txt"]})
+        assert urls(result.config) == ["http://b:80", "http://a:80"]
+        assert [str(warning) for warning in result.warnings] == [
+            "servers.txt:2:1: http://b:80 is named before, at --url; left out here"
+        ]
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"url": ["http://a, http://b:0"]}, "--url:20: the port 0 is not a number from 1 to 65535"),
+            ({"url": [" , "]}, "--url: there is no server in it; write for example http://server1:8188"),
+            ({"file": ["empty.txt"]}, "--file: there is no server in it; write for example http://server1:8188"),
+            ({"file": ["gone.txt"]}, "/work/gone.txt: missing, named by --file"),
+            (
+                {"url": ["http://a[1-9]"], "max_servers": "8"},
+                "--url:1: http://a[1-9] makes 9 servers in all, more than the 8 allowed;"
+                " shorten the range or raise --max-servers",
+            ),
+        ],
+    )  # fmt: skip
+    def test_a_mistake_is_told_at_its_source(self, options: CommandLine, message: str) -> None:
+        assert failure(options) == message
+
+    def test_a_mistake_in_tap_conf_has_its_line(self) -> None:
+        assert failure({}, 'debug = true\nurl = "http://a:0"') == (
+            "tap.conf:2: the port 0 is not a number from 1 to 65535"
+        )
+
+
+class TestPool:
+    @pytest.mark.parametrize(
+        ("options", "app", "placement"),
+        [
+            ({}, "comfyui", "client"),
+            ({"app": "http"}, "http", "request"),
+            ({"placement": "request"}, "comfyui", "request"),
+            ({"app": "http", "placement": "client"}, "http", "client"),
+        ],
+    )
+    def test_placement_is_as_the_application_needs_it(
+        self, options: CommandLine, app: str, placement: str
+    ) -> None:
+        pool = config(options).pools["default"]
+        assert (pool.app, pool.placement) == (app, placement)
+
+    def test_certificates_are_checked_unless_asked_not_to(self) -> None:
+        assert not config({}).pools["default"].insecure_backends
+        assert config({"insecure_backends": True}).pools["default"].insecure_backends
+
+
+class TestPages:
+    @pytest.mark.parametrize(
+        ("options", "target"),
+        [
+            ({"static": "dist"}, RouteConfig("/", static="/work/dist")),
+            ({"frontend": "http://vite:5173"}, RouteConfig("/", frontend=Address("http", "vite", 5173))),
+        ],
+    )
+    def test_the_routes_of_the_guide_go_to_the_pool_and_the_rest_elsewhere(
+        self, options: CommandLine, target: RouteConfig
+    ) -> None:
+        balanced = tuple(RouteConfig(prefix, pool="default") for prefix in BALANCED_PREFIXES)
+        assert config(options).routes == (*balanced, target)
+
+    def test_a_single_named_pool_takes_the_place_of_the_default_one(self) -> None:
+        routes = config({"static": "dist"}, '[pools.gpu]\nfile = "gpu.txt"').routes
+        assert {route.pool for route in routes} == {"gpu", None}
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (
+                {"static": "dist", "frontend": "http://a"},
+                "--frontend: static and frontend exclude each other: both serve the pages",
+            ),
+            ({"static": "gone"}, "--static: gone is not a directory"),
+            ({"frontend": "http://a:0"}, "--frontend: the port 0 is not a number from 1 to 65535"),
+            (
+                {"frontend": "http://a[1-2]"},
+                "--frontend: http://a[1-2] is not the URL of one HTTP server, such as http://localhost:5173",
+            ),
+            (
+                {"frontend": "tcp://a:1"},
+                "--frontend: tcp://a:1 is not the URL of one HTTP server, such as http://localhost:5173",
+            ),
+        ],
+    )
+    def test_a_mistake_is_told(self, options: CommandLine, message: str) -> None:
+        assert failure(options) == message
+
+
+class TestTcp:
+    def test_plain_connections_are_balanced(self) -> None:
+        result = config({"tcp": True, "url": ["tcp://db[1-2]:5432"]})
+        assert result.tcp
+        assert urls(result) == ["tcp://db1:5432", "tcp://db2:5432"]
+
+    def test_one_named_pool_will_do(self) -> None:
+        assert urls(config({"tcp": True}, '[pools.db]\nurl = "tcp://db:1"'), "db") == ["tcp://db:1"]
+
+    def test_off_is_off_wherever_it_is_said(self) -> None:
+        assert not config({}, "tcp = false").tcp
+
+    @pytest.mark.parametrize(
+        ("options", "tap_conf", "message"),
+        [
+            ({"tcp": True}, "", "--tcp: tcp needs servers; give for example --url tcp://db1:5432"),
+            (
+                {"tcp": True, "url": ["db:1"]},
+                "",
+                "--url:1: db:1 is an HTTP server; write tcp:// for plain TCP, or leave out --tcp",
+            ),
+            (
+                {"url": ["tcp://db:1"]},
+                "",
+                "--url:1: tcp://db:1 is for plain TCP; balance that with --tcp, or write http://",
+            ),
+            (
+                {"tcp": True, "url": ["tcp://db:1"], "static": "dist"},
+                "",
+                "--static: static serves HTTP, and tcp balances plain TCP connections",
+            ),
+            (
+                {"tcp": True, "url": ["tcp://db:1"], "frontend": "http://a"},
+                "",
+                "--frontend: frontend serves HTTP, and tcp balances plain TCP connections",
+            ),
+            (
+                {},
+                'tcp = true\nurl = "tcp://db:1"\n[[routes]]\nprefix = "/"\npool = "default"',
+                "tap.conf:1: tcp balances one pool; several pools or [[routes]] need HTTP",
+            ),
+        ],
+    )
+    def test_what_needs_http_is_refused(self, options: CommandLine, tap_conf: str, message: str) -> None:
+        assert failure(options, tap_conf) == message
+
+
+TWO_POOLS = """
+response_timeout = "10m"
+[pools.gpu]
+file = "gpu.txt"
+[pools.llm]
+url = "http://llm:8000"
+app = "http"
+insecure_backends = true
+[[routes]]
+prefix = "/v1"
+pool = "llm"
+timeouts = { response = "2h" }
+[[routes]]
+prefix = "/"
+pool = "gpu"
+"""
+
+
+class TestPoolsAndRoutes:
+    def test_each_pool_has_its_own_servers_and_options(self) -> None:
+        result = config({}, TWO_POOLS)
+        assert (urls(result, "gpu"), urls(result, "llm")) == (
+            ["http://gpu1:8188", "http://gpu2:8188"],
+            ["http://llm:8000"],
+        )
+        gpu, llm = result.pools["gpu"], result.pools["llm"]
+        assert (gpu.name, gpu.app, gpu.placement, gpu.insecure_backends) == (
+            "gpu",
+            "comfyui",
+            "client",
+            False,
+        )
+        assert (llm.name, llm.app, llm.placement, llm.insecure_backends) == ("llm", "http", "request", True)
+
+    def test_routes_keep_their_order_and_have_timeouts_of_their_own(self) -> None:
+        general = Timeouts(response=600)
+        assert config({}, TWO_POOLS).timeouts == general
+        assert config({}, TWO_POOLS).routes == (
+            RouteConfig("/v1", pool="llm", timeouts=Timeouts(response=7200)),
+            RouteConfig("/", pool="gpu", timeouts=general),
+        )
+
+    def test_what_a_pool_or_a_route_says_of_itself_goes_before_the_command_line(self) -> None:
+        result = config({"app": "comfyui", "placement": "request", "response_timeout": "1s"}, TWO_POOLS)
+        assert [(pool.app, pool.placement) for pool in result.pools.values()] == [
+            ("comfyui", "request"),
+            ("http", "request"),
+        ]
+        assert [route.timeouts.response for route in result.routes] == [7200, 1]
+
+    @pytest.mark.parametrize("options", [{"url": ["http://x"]}, {"file": ["servers.txt"]}])
+    def test_servers_on_the_command_line_replace_pools_and_routes(self, options: CommandLine) -> None:
+        result = loaded(options, TWO_POOLS)
+        assert list(result.config.pools) == ["default"]
+        assert [route.prefix for route in result.config.routes] == ["/"]
+        assert result.config.timeouts.response == 600
+        (warning,) = result.warnings
+        assert str(warning) == f"--{next(iter(options))}: this replaces the pools and routes of tap.conf"
+
+    def test_a_route_may_lead_to_pages(self) -> None:
+        tap_conf = '[[routes]]\nprefix = "/ui"\nstatic = "/work/dist"\n'
+        assert config({}, tap_conf).routes == (RouteConfig("/ui", static="/work/dist"),)
+
+    def test_pages_of_the_command_line_do_not_know_their_place_among_routes(self) -> None:
+        assert failure({"static": "dist"}, TWO_POOLS) == (
+            "--static: tap.conf has [[routes]]; put static into one of them"
+        )
+
+    def test_a_pool_that_no_route_leads_to_is_told(self) -> None:
+        tap_conf = TWO_POOLS + '[pools.spare]\nurl = "http://spare"\n'
+        (warning,) = loaded({}, tap_conf).warnings
+        assert str(warning) == "tap.conf:16: no route leads to the pool spare"
+
+
+def test_every_other_option_finds_its_field() -> None:
+    result = config(
+        {
+            "listen": ["tcp:80", "tcp6:80"],
+            "websocket": "relay",
+            "trusted_proxy": ["10.0.0.0/8"],
+            "access_log": "json",
+            "access_log_file": "access.log",
+            "debug": True,
+            **{f"{name}_timeout": f"{index}m" for index, name in enumerate(Timeouts.__slots__)},
+            **{f"max_{name}": f"{index}" for index, name in enumerate(("head", "line", "fields", "body"), 1)},
+            "max_servers": "5",
+        }
+    )
+    assert result == Config(
+        pools=result.pools,
+        routes=result.routes,
+        listen=("tcp:80", "tcp6:80"),
+        websocket="relay",
+        trusted_proxies=("10.0.0.0/8",),
+        access_log="json",
+        access_log_file="/work/access.log",
+        debug=True,
+        timeouts=Timeouts(0, 60, 120, 180, 240, 300, 360),
+        limits=Limits(1, 2, 3, 4, 5),
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "tap_conf", "path"),
+    [
+        ({}, "", "-"),
+        ({"access_log_file": "-"}, "", "-"),
+        ({"access_log_file": "file:///var/log/a%20b"}, "", "/var/log/a b"),
+        ({}, 'access_log_file = "access.log"', "/etc/access.log"),
+    ],
+)
+def test_the_access_log_is_the_console_or_a_file(options: CommandLine, tap_conf: str, path: str) -> None:
+    assert config(options, tap_conf).access_log_file == path

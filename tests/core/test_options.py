@@ -1,0 +1,110 @@
+"""The one table of options, and what is made of it."""
+
+from argparse import ArgumentParser
+from collections import Counter
+from dataclasses import fields
+
+import pytest
+
+from comfyproxy.core.config import Limits, Timeouts
+from comfyproxy.core.kinds import FLAG
+from comfyproxy.core.options import HELP_FORMATTER, OPTION, OPTIONS, Option, add_arguments
+
+
+@pytest.fixture
+def parser() -> ArgumentParser:
+    parser = ArgumentParser("comfyproxy", formatter_class=HELP_FORMATTER, allow_abbrev=False)
+    add_arguments(parser)
+    return parser
+
+
+def test_no_two_options_share_a_name_or_a_variable() -> None:
+    names = Counter(option.name for option in OPTIONS)
+    variables = Counter(option.environment_variable for option in OPTIONS)
+    assert set(names.values()) == set(variables.values()) == {1}
+    assert list(OPTION.values()) == list(OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("key", "variable"),
+    [
+        ("url", "DEV_SERVER_COMFYUI_URL"),
+        ("file", "DEV_SERVER_COMFYUI_FILE"),
+        ("listen", "COMFYPROXY_LISTEN"),
+        ("access_log_file", "COMFYPROXY_ACCESS_LOG_FILE"),
+        ("tcp", "COMFYPROXY_TCP"),
+    ],
+)
+def test_the_variable_of_an_option(key: str, variable: str) -> None:
+    assert OPTION[key].environment_variable == variable
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
+def test_defaults_are_values_that_one_could_write(option: Option) -> None:
+    defaults = (option.default or ()) if option.repeatable else (option.default,)
+    written = [option.kind.show(value) for value in defaults if value is not None]
+    assert [option.kind.parse(text) for text in written] == [one for one in defaults if one is not None]
+    assert option.default_text == " ".join(written)
+
+
+@pytest.mark.parametrize("one", fields(Timeouts), ids=lambda one: one.name)
+def test_every_timeout_has_an_option_with_its_default(one: object) -> None:
+    name = one.name  # type: ignore[attr-defined]
+    assert OPTION[f"{name}_timeout"].default == getattr(Timeouts(), name)
+
+
+@pytest.mark.parametrize("one", fields(Limits), ids=lambda one: one.name)
+def test_every_limit_has_an_option_with_its_default(one: object) -> None:
+    name = one.name  # type: ignore[attr-defined]
+    assert OPTION[f"max_{name.removeprefix('max_')}"].default == getattr(Limits(), name)
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("url", "http://127.0.0.1:8188"),
+        ("listen", "tcp:8080:interface=127.0.0.1"),
+        ("access_log", "routing"),
+        ("response_timeout", "30m"),
+        ("max_head", "64K"),
+        ("static", ""),
+        ("trusted_proxy", ""),
+    ],
+)
+def test_help_names_a_default_that_says_something(key: str, text: str) -> None:
+    option = OPTION[key]
+    assert option.default_text == text
+    assert option.help == (f"{option.doc} (default: {text})" if text else option.doc)
+
+
+def test_help_does_not_say_that_flags_are_off() -> None:
+    assert OPTION["debug"].help == OPTION["debug"].doc
+
+
+def test_what_is_not_given_stays_none(parser: ArgumentParser) -> None:
+    assert set(vars(parser.parse_args([])).values()) == {None}
+
+
+def test_repeatable_options_are_collected(parser: ArgumentParser) -> None:
+    arguments = parser.parse_args(["--url", "a", "--file=b", "--url", "c", "--trusted-proxy", "d"])
+    assert (arguments.url, arguments.file, arguments.trusted_proxy) == (["a", "c"], ["b"], ["d"])
+
+
+def test_flags_take_no_value_and_others_one(parser: ArgumentParser) -> None:
+    arguments = parser.parse_args(["--tcp", "--static", "dist"])
+    assert (arguments.tcp, arguments.debug, arguments.static) == (True, None, "dist")
+
+
+def test_help_shows_every_option_in_short_groups(
+    parser: ArgumentParser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    text = parser.format_help()
+    for option in OPTIONS:
+        shown = f"--{option.name}" if option.kind is FLAG else f"--{option.name} {option.kind.metavar}"
+        assert f"\n  {shown}" in text
+    groups = text.split("\n\n")[2:]
+    headings = dict.fromkeys(f"{option.section}:" for option in OPTIONS)
+    assert [group.splitlines()[0] for group in groups] == list(headings)
+    assert max(group.count("\n") for group in groups) < 24
+    assert max(map(len, text.splitlines())) <= 100
