@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from real_peers import installed
 from real_peers.comfyui import ComfyUI
+from real_peers.content import Content, write_content
 from real_peers.processes import ServerProcesses
 from real_peers.proxy import DIRECT, Front, Proxy, StartProxy
 
@@ -84,6 +85,12 @@ def processes(
     request.session.stash[PROCESSES] = processes
     yield processes
     processes.stop_all()
+
+
+@pytest.fixture(scope="session")
+def content(tmp_path_factory: pytest.TempPathFactory) -> Content:
+    """The large file of the tests with plain services."""
+    return write_content(tmp_path_factory.mktemp("content") / "large.bin")
 
 
 @pytest.fixture(scope="session")

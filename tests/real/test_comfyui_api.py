@@ -70,8 +70,11 @@ async def test_a_script_gets_its_events_its_history_and_its_picture(
     assert received == owner_of(prompt_id, pool).file(image)
 
 
-def test_a_script_that_keeps_no_cookies_gets_its_picture(url: str, pool: tuple[ComfyUI, ...]) -> None:
-    """As ComfyUI's own example websockets_api_example.py works: urllib, and a WebSocket with a clientId."""
+def run_official_script(url: str, colour: int, prefix: str) -> tuple[str, dict[str, str], bytes]:
+    """What ComfyUI's own websockets_api_example.py does: urllib, a WebSocket with a clientId, and no cookies.
+
+    Returns the prompt id, the image that its history names, and the bytes that GET /view gave for it.
+    """
 
     def get(path: str, **query: str) -> bytes:
         with urllib.request.urlopen(f"{url}{path}?{urllib.parse.urlencode(query)}", timeout=20) as answer:
@@ -80,7 +83,7 @@ def test_a_script_that_keeps_no_cookies_gets_its_picture(url: str, pool: tuple[C
 
     client_id = str(uuid.uuid4())
     with websockets.sync.client.connect(f"{websocket_url(url)}/ws?clientId={client_id}") as socket:
-        body = {"prompt": picture(0xCC6633, prefix=unique("official")), "client_id": client_id}
+        body = {"prompt": picture(colour, prefix=prefix), "client_id": client_id}
         request = urllib.request.Request(f"{url}/prompt", data=json.dumps(body).encode())
         with urllib.request.urlopen(request, timeout=20) as answer:
             prompt_id = json.load(answer)["prompt_id"]
@@ -89,9 +92,17 @@ def test_a_script_that_keeps_no_cookies_gets_its_picture(url: str, pool: tuple[C
             if message["type"] == "executing" and message["data"] == {"node": None, "prompt_id": prompt_id}:
                 break
     [image] = output_images(json.loads(get(f"/history/{prompt_id}"))[prompt_id])
-    received = get("/view", **image)
+    return prompt_id, image, get("/view", **image)
 
-    assert received == owner_of(prompt_id, pool).file(image)
+
+def test_scripts_that_keep_no_cookies_get_their_own_pictures_though_names_repeat(
+    url: str, pool: tuple[ComfyUI, ...]
+) -> None:
+    """Two servers count their files alike: every second script's picture has the name of another's."""
+    prefix = unique("official")
+    for colour in (0xCC0000, 0x00CC00, 0x0000CC, 0xCCCCCC):
+        prompt_id, image, received = run_official_script(url, colour, prefix)
+        assert received == owner_of(prompt_id, pool).file(image)
 
 
 def test_a_stateless_script_polls_its_prompt_to_the_end(url: str) -> None:

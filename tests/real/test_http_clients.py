@@ -9,43 +9,20 @@ import hashlib
 import random
 import uuid
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import aiohttp
 import pytest
 import requests
 from real_peers import installed
+from real_peers.content import LARGE, MIB, Content, sha256
 from real_peers.curl import curl
-from real_peers.load import steady_load
 from real_peers.processes import ServerProcesses
-from real_peers.proxy import Front, StartProxy
+from real_peers.proxy import Front
 from real_peers.services import AiohttpService, GunicornService
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(60)]
 
-MIB = 2**20
-LARGE = 64 * MIB
-
 needs_curl = pytest.mark.skipif(installed.why_no_curl() is not None, reason=str(installed.why_no_curl()))
-
-
-@dataclass(frozen=True)
-class Content:
-    """The large file that the services serve and the clients send."""
-
-    path: Path
-    data: bytes
-    sha256: str
-
-
-@pytest.fixture(scope="module")
-def content(tmp_path_factory: pytest.TempPathFactory) -> Content:
-    """64 MiB in which a lost, doubled or swapped block changes the hash."""
-    data = random.Random(0).randbytes(LARGE)
-    path = tmp_path_factory.mktemp("content") / "large.bin"
-    path.write_bytes(data)
-    return Content(path, data, hashlib.sha256(data).hexdigest())
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +42,6 @@ def url(request: pytest.FixtureRequest) -> str:
     """The address under test, once for each service."""
     address: str = request.getfixturevalue(f"{request.param}_url")
     return address
-
-
-def sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 @needs_curl
@@ -233,73 +206,3 @@ async def test_server_sent_events_arrive_one_by_one(url: str) -> None:
             async with session.post(f"{url}/acknowledge/{name}") as answer:
                 assert answer.status == 200
         assert await events.content.read() == b""
-
-
-async def test_new_gunicorn_workers_take_over_under_load_and_no_get_is_lost(
-    processes: ServerProcesses, content: Content, proxy: StartProxy
-) -> None:
-    service = GunicornService(processes, content.path, "--threads", "16")
-    balancer = proxy("--app", "http", "--url", service.url)
-    async with steady_load(f"{balancer.url}/process", clients=8) as load:
-        for _ in range(3):
-            await load.answered(100)
-            await asyncio.to_thread(service.restart_workers)
-        await load.answered(100)
-    assert load.failures == []
-    assert len(load.answers) >= 4, "the answers name one process for each generation of workers"
-    processes.stop(service.process)
-
-
-@pytest.mark.parametrize("end", ["stop", "kill"])
-async def test_one_of_two_gunicorns_goes_and_comes_back_under_load_and_no_get_is_lost(
-    processes: ServerProcesses, content: Content, proxy: StartProxy, end: str
-) -> None:
-    stays, goes = (GunicornService(processes, content.path, "--threads", "16") for _ in "ab")
-    balancer = proxy("--app", "http", "--placement", "request", "--url", f"{stays.url},{goes.url}")
-    async with steady_load(f"{balancer.url}/process", clients=8) as load:
-        await load.answered(100)
-        await asyncio.to_thread(getattr(goes.process, end))
-        await load.answered(100)
-        back = GunicornService(processes, content.path, "--threads", "16", port=goes.port)
-        await load.answered_by(back.worker)
-    assert load.failures == []
-    for service in (stays, goes, back):
-        processes.stop(service.process)
-
-
-async def test_a_service_that_closes_idle_connections_after_a_second_costs_no_get(
-    processes: ServerProcesses, content: Content, proxy: StartProxy
-) -> None:
-    """Pauses around gunicorn's keep-alive time make the proxy reuse connections just as they are closed."""
-    service = GunicornService(processes, content.path, "--threads", "32", "--keep-alive", "1")
-    balancer = proxy("--app", "http", "--url", service.url)
-    pauses = random.Random(0)
-
-    async def client(session: aiohttp.ClientSession) -> None:
-        for _ in range(6):
-            async with session.get(f"{balancer.url}/process") as response:
-                assert response.status == 200
-            await asyncio.sleep(pauses.uniform(0.9, 2.1))
-
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        await asyncio.gather(*(client(session) for _ in range(30)))
-    processes.stop(service.process)
-
-
-async def test_a_service_that_closes_after_every_answer_loses_no_request(
-    processes: ServerProcesses, content: Content, proxy: StartProxy
-) -> None:
-    """gunicorn's sync worker keeps no connection."""
-    service = GunicornService(processes, content.path, "--workers", "2", worker="sync")
-    balancer = proxy("--app", "http", "--url", service.url)
-    bodies = [b"%d" % number * 1000 for number in range(200)]
-
-    async def upload(session: aiohttp.ClientSession, body: bytes) -> str:
-        async with session.post(f"{balancer.url}/digest", data=body) as response:
-            digest: str = (await response.json())["sha256"]
-            return digest
-
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=8)) as session:
-        digests = await asyncio.gather(*(upload(session, body) for body in bodies))
-    assert digests == [sha256(body) for body in bodies]
-    processes.stop(service.process)
