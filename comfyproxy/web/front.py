@@ -122,21 +122,21 @@ class RequestFront:
         self._paused = False
         self._send_body()
 
-    def informational(self, status: int, reason: bytes, lines: list[bytes]) -> None:
+    def informational(self, status: int, reason: bytes, fields: bytes) -> None:
         """Pass a 1xx on over HTTP/1.1; HTTP/1.0 has none, and twisted.web can't send any over HTTP/2."""
         if self._request.clientproto == b"HTTP/1.1":
-            self._request.channel.transport.write(_informational(status, reason, lines))
+            self._request.channel.transport.write(_informational(status, reason, fields))
 
-    def begin(self, status: int, reason: bytes, lines: list[bytes], data: bytes, delimited: bool) -> None:
+    def begin(self, status: int, reason: bytes, fields: bytes, data: bytes, delimited: bool) -> None:
         """Send the answer's head and the first octets of its body; twisted.web delimits it."""
         request = self._request
         headers = request.responseHeaders
         for name in TWISTED_DEFAULTS:
             headers.removeHeader(name)
         request.defaultContentType = None
-        request.setResponseCode(status, reason)
+        request.setResponseCode(status)
         request.code_message = reason
-        for line in lines:
+        for line in fields.split(b"\r\n")[:-1]:
             name, _, value = line.partition(b":")
             headers.addRawHeader(name, value.strip(b" \t"))
         if status == 205:
@@ -181,19 +181,19 @@ class RequestFront:
 
     def answer(self, answer: Answer) -> None:
         """Send an answer of the proxy's own."""
-        self.begin(answer.status, answer.reason, list(answer.lines), answer.body, True)
+        self.begin(answer.status, answer.reason, answer.fields, answer.body, True)
         self.finish()
 
-    def tunnel(self, lines: list[bytes]) -> tuple[RelayEnd, bytes]:
+    def tunnel(self, fields: bytes) -> tuple[RelayEnd, bytes]:
         """Switch protocols and give the connection away, with what the client sent behind its request."""
         tunnel, held = self.give_away()
-        tunnel.transport.write(_informational(101, b"Switching Protocols", lines))
+        tunnel.transport.write(_informational(101, b"Switching Protocols", fields))
         return tunnel, held
 
     def give_away(self) -> tuple[RelayEnd, bytes]:
         """Leave the connection to a relay, or to autobahn, which writes the 101 itself."""
         self._exchange = None
-        self._tunnel, held = take_over(self._request, lambda: self._fronts.discard(self))
+        self._tunnel, held = take_over(self._request)
         return self._tunnel, held
 
     def stop(self) -> None:
@@ -232,5 +232,5 @@ class RequestFront:
         """twisted.web says so when the client is gone; `_client_gone` does what there is to do."""
 
 
-def _informational(status: int, reason: bytes, lines: list[bytes]) -> bytes:
-    return b"\r\n".join((b"HTTP/1.1 %d %b" % (status, reason), *lines, b"", b""))
+def _informational(status: int, reason: bytes, fields: bytes) -> bytes:
+    return b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, reason, fields)

@@ -111,11 +111,11 @@ class StreamingFront(RequestFront):
             channel.setTimeout(self._timeout)
         channel.transport.resumeProducing()
 
-    def begin(self, status: int, reason: bytes, lines: list[bytes], data: bytes, delimited: bool) -> None:
+    def begin(self, status: int, reason: bytes, fields: bytes, data: bytes, delimited: bool) -> None:
         """Send the answer's head and the first octets of its body."""
         if not self._complete:
             self._close_after_answer()
-        super().begin(status, reason, lines, data, delimited)
+        super().begin(status, reason, fields, data, delimited)
 
     def _finish_request(self) -> None:
         if self._complete:

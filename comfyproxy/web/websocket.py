@@ -12,7 +12,6 @@ Twisted 24.11 to 26.10; twisted.web's own `HTTPChannel._protocolUpgradeForWebsoc
 - The channel has registered itself as the transport's producer.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.protocol import connectionDone
@@ -23,22 +22,20 @@ from comfyproxy.proxy.relay import RelayEnd
 
 
 class SiteTunnel(RelayEnd):
-    """A client's connection that was a Site's; calls ``ended`` when it is gone.
+    """A client's connection that was a Site's.
 
-    Whoever waits for the request's ``notifyFinish`` hears of the end then, as of any connection that is lost.
+    When it is gone, whoever waits for the request's ``notifyFinish`` is told, as of any lost connection.
     """
 
-    def __init__(self, request: Any, ended: Callable[[], None]) -> None:
+    def __init__(self, request: Any) -> None:
         self._request = request
-        self._ended = ended
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)
         self._request.connectionLost(reason)
-        self._ended()
 
 
-def take_over(request: Any, ended: Callable[[], None]) -> tuple[SiteTunnel, bytes]:
+def take_over(request: Any) -> tuple[SiteTunnel, bytes]:
     """Take the connection of ``request`` from its Site, with what the client sent behind the request.
 
     The transport may be paused, and has no producer. The Site's log gets its line now: later its file may
@@ -48,9 +45,8 @@ def take_over(request: Any, ended: Callable[[], None]) -> tuple[SiteTunnel, byte
     transport = channel.transport
     held = b"".join(channel._dataBuffer)
     channel._dataBuffer = []
-    channel.setTimeout(None)
     transport.unregisterProducer()
-    tunnel = SiteTunnel(request, ended)
+    tunnel = SiteTunnel(request)
     if isinstance(transport, ProtocolWrapper):
         transport.wrappedProtocol = tunnel
     else:
