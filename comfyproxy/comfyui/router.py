@@ -156,11 +156,12 @@ class ClientRouter:
                 new_body = with_prompt_id(body, document, mint_prompt_id(backend.fingerprint, self._random))
         # A look at an old prompt elsewhere does not move the browser away from its WebSocket.
         visits = bool(prompts) and endpoint is not SUBMISSION
-        lines = () if visits or not self._wants_cookie(head, backend) else (self._cookie.line(backend),)
+        wants_cookie = not visits and self._wants_cookie(head, backend)
+        fields = b"%b\r\n" % self._cookie.line(backend) if wants_cookie else b""
         watch = MAX_ANSWER if visits and head.method == b"GET" else 0
-        if target is None and new_body is None and not lines and not watch:
+        if target is None and new_body is None and not fields and not watch:
             return None
-        return Rewrite(target, new_body, lines, watch)
+        return Rewrite(target, new_body, fields, watch)
 
     def learn(self, answer: ResponseHead, body: bytes, backend: Backend, now: float) -> None:
         """Remember which files ``backend`` told of in an answer about a prompt."""

@@ -44,7 +44,7 @@ class Answer:
     """A complete answer of the proxy's own."""
 
     status: int
-    lines: tuple[bytes, ...]
+    fields: bytes
     body: bytes
 
     @property
@@ -60,7 +60,7 @@ def make_answer(
     head: RequestHead | None,
     request_id: str,
     comfyui: bool = False,
-    extra: tuple[bytes, ...] = (),
+    extra: bytes = b"",
 ) -> Answer:
     """An answer of ``status`` whose body says ``message``, to the request of ``head`` if one was understood.
 
@@ -75,16 +75,15 @@ def make_answer(
     else:
         kind, text = "text/plain; charset=utf-8", " ".join(part for part in (message, advice) if part) + "\n"
     body = text.encode(errors="replace")
-    lines = (
+    fields = (
         b"Server: comfyproxy",
         b"Content-Type: " + kind.encode(),
         b"Content-Length: %d" % len(body),
         b"Cache-Control: no-store",
         b"X-Content-Type-Options: nosniff",
         b"X-Request-ID: " + request_id.encode(),
-        *extra,
     )
-    return Answer(status, lines, body)
+    return Answer(status, b"".join(field + b"\r\n" for field in fields) + extra, body)
 
 
 def wants_json(accept: bytes) -> bool:

@@ -7,7 +7,8 @@ in every spelling that a CGI-style backend could take for them.
 
 import re
 
-from comfyproxy.core.http1 import Fields, Head, RequestHead
+from comfyproxy.core.fields import Fields
+from comfyproxy.core.http1 import RequestHead
 
 HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-connection proxy-authenticate proxy-authorization te transfer-encoding "
@@ -23,16 +24,9 @@ REQUEST_DROPS = HOP_BY_HOP | FORWARDING | {b"host"}
 TRUSTED_REQUEST_DROPS = HOP_BY_HOP | {b"host", b"x-forwarded-for", b"x-real-ip"}
 """The same for a request from a trusted proxy, whose word on host and scheme stands."""
 
-_MAX_FORWARDS = re.compile(rb"(?i)max-forwards:[ \t]*0*([1-9][0-9]{0,8})[ \t]*")
+_MAX_FORWARDS = re.compile(rb"(?im)^max-forwards:[ \t]*0*([1-9][0-9]{0,8})[ \t]*\r\n")
 _ODD_MARKS = re.compile(rb"[^0-9a-z]")
 _DISGUISABLE = REQUEST_DROPS | {b"content-length", b"content-type", b"via", b"cookie", b"authorization"}
-
-
-def passing(head: Head, drop: frozenset[bytes]) -> list[bytes]:
-    """The lines of ``head`` that pass, without those named in ``drop`` or by ``Connection``."""
-    if head.options:
-        drop = drop | head.options
-    return [line for name, line in head.fields if name not in drop]
 
 
 def disguises(fields: Fields) -> frozenset[bytes]:
@@ -54,43 +48,44 @@ class Forwarder:
     ``X-Forwarded-*`` fields are believed and extended.
     """
 
-    __slots__ = ("_constants", "_drops", "_peer", "_scheme", "_trusted")
+    __slots__ = ("_drops", "_ours", "_peer", "_scheme", "_trusted")
 
     def __init__(self, peer: bytes, scheme: bytes, name: bytes, trusted: bool = False) -> None:
         self._peer = peer
         self._scheme = scheme
         self._trusted = trusted
-        self._drops = TRUSTED_REQUEST_DROPS if trusted else REQUEST_DROPS
-        ours = b"X-Forwarded-For: %b\r\nX-Real-IP: %b\r\nX-Forwarded-Proto: %b\r\n" % (peer, peer, scheme)
-        self._constants = [b"%bVia: 1.%d %b" % (b"" if trusted else ours, minor, name) for minor in (0, 1)]
+        drops = TRUSTED_REQUEST_DROPS if trusted else REQUEST_DROPS
+        self._drops = {frozenset[bytes](): drops}
+        who = b"X-Forwarded-For: %b\r\nX-Real-IP: %b\r\nX-Forwarded-Proto: %b\r\n" % (peer, peer, scheme)
+        self._ours = [b"%bVia: 1.%d %b\r\n" % (b"" if trusted else who, minor, name) for minor in (0, 1)]
 
-    def lines(self, head: RequestHead, drop: frozenset[bytes]) -> list[bytes]:
-        """The field lines to send upstream, ``Host`` and framing excepted; ``drop`` names further fields
-        to cut."""
-        drops = self._drops | drop if drop else self._drops
-        if head.has_odd_names:
-            drops = drops | disguises(head.fields)
-        lines = passing(head, drops)
-        lines.append(self._constants[head.minor])
+    def fields(self, head: RequestHead, drop: frozenset[bytes]) -> bytes:
+        """The field lines to send upstream, ``Host`` and framing excepted, each with its CRLF.
+
+        ``drop`` names further fields to cut.
+        """
+        drops = self._drops.get(drop)
+        if drops is None:
+            drops = self._drops[drop] = self._drops[frozenset()] | drop
+        block = head.block
+        if block.has_odd_names:
+            drops = drops | disguises(block.fields)
+        passing = block.passing(drops) + self._ours[head.minor]
         if self._trusted:
-            lines.extend(self._extended(head))
-        elif head.host:
-            lines.append(b"X-Forwarded-Host: " + head.host)
-        return lines
+            return passing + self._extended(head)
+        return b"%bX-Forwarded-Host: %b\r\n" % (passing, head.host) if head.host else passing
 
-    def _extended(self, head: RequestHead) -> list[bytes]:
+    def _extended(self, head: RequestHead) -> bytes:
         """What a trusted proxy said, extended by itself; what it did not say, as far as we know it."""
         before = [value for value in head.values(b"x-forwarded-for") if value]
         nearest = before[-1].rpartition(b",")[2].strip(b" \t") if before else b""
-        lines = [
-            b"X-Forwarded-For: " + b", ".join([*before, self._peer]),
-            b"X-Real-IP: " + (head.value(b"x-real-ip") or nearest or self._peer),
-        ]
+        real = head.value(b"x-real-ip") or nearest or self._peer
+        fields = b"X-Forwarded-For: %b\r\nX-Real-IP: %b\r\n" % (b", ".join([*before, self._peer]), real)
         if head.value(b"x-forwarded-proto") is None:
-            lines.append(b"X-Forwarded-Proto: " + self._scheme)
+            fields += b"X-Forwarded-Proto: %b\r\n" % self._scheme
         if head.value(b"x-forwarded-host") is None and head.host:
-            lines.append(b"X-Forwarded-Host: " + head.host)
-        return lines
+            fields += b"X-Forwarded-Host: %b\r\n" % head.host
+        return fields
 
 
 def refuse_early(head: RequestHead, name: bytes) -> tuple[int, str] | None:
@@ -101,6 +96,8 @@ def refuse_early(head: RequestHead, name: bytes) -> tuple[int, str] | None:
     other than 100-continue cannot be met (10.1.1). ``Max-Forwards: 0`` makes this the last recipient
     (7.6.2).
     """
+    if head.block.is_ordinary and head.method != b"TRACE":
+        return None
     notable = head.notable
     forwards = notable.get(b"max-forwards", b"")
     if head.method == b"TRACE":
@@ -114,9 +111,6 @@ def refuse_early(head: RequestHead, name: bytes) -> tuple[int, str] | None:
     return None
 
 
-def with_fewer_forwards(lines: list[bytes]) -> list[bytes]:
-    """``lines`` with ``Max-Forwards`` one less (RFC 9110 section 7.6.2); what is not a number stays."""
-    return [
-        b"Max-Forwards: %d" % (int(match.group(1)) - 1) if (match := _MAX_FORWARDS.fullmatch(line)) else line
-        for line in lines
-    ]
+def with_fewer_forwards(fields: bytes) -> bytes:
+    """``fields`` with ``Max-Forwards`` one less (RFC 9110 section 7.6.2); what is not a number stays."""
+    return _MAX_FORWARDS.sub(lambda match: b"Max-Forwards: %d\r\n" % (int(match.group(1)) - 1), fields)

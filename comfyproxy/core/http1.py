@@ -1,7 +1,7 @@
 """HTTP/1.1 heads and body framing over raw bytes (RFC 9112), strictly.
 
-One anchored expression validates a whole head; what it refuses is examined a second time, slowly, only
-to say why. A head is kept as the lines it came in, so what is forwarded is what was received: nothing is
+Anchored expressions validate a whole head; what they refuse is examined a second time, slowly, only to say
+why. A head is kept as the lines it came in, so what is forwarded is what was received: nothing is
 re-cased, merged or re-ordered, and nothing is decoded.
 
 Where RFC 9112 lets a recipient choose between repairing and refusing, this refuses: bare CR or LF,
@@ -14,6 +14,7 @@ Bodies are described by one number: a length, or `CHUNKED`, or `UNTIL_CLOSE`.
 import re
 
 from comfyproxy.core.chunked import CHUNKED
+from comfyproxy.core.fields import FieldBlock, Fields, read_fields
 from comfyproxy.core.grammar import TEXT, TOKEN, has_bare_line_end
 from comfyproxy.errors import BackendProtocolError, ProtocolError
 
@@ -22,114 +23,68 @@ UNTIL_CLOSE = -2
 
 MAX_LENGTH = 2**63 - 1
 
-Fields = list[tuple[bytes, bytes]]
-"""Lower-cased name and whole line (without its CRLF), in the order received."""
-
-_FIELDS = rb"((?:" + TOKEN + rb":" + TEXT + rb"*+\r\n)*+)\r\n"
-_REQUEST_START = rb"(" + TOKEN + rb") ([!\"$-~]++) HTTP/1\.([0-9])\r\n"
-_REQUEST = re.compile(_REQUEST_START + _FIELDS)
-_PLAIN_REQUEST = re.compile(_REQUEST_START + _FIELDS.replace(TOKEN, rb"[0-9A-Za-z-]++"))
-_RESPONSE = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9][0-9])(?: (" + TEXT + rb"*+))?\r\n" + _FIELDS)
+_REQUEST_START = re.compile(rb"(" + TOKEN + rb") ([!\"$-~]++) HTTP/1\.([0-9])\r\n")
+_RESPONSE_START = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9][0-9])(?: (" + TEXT + rb"*+))?\r\n")
 _REQUEST_LINE = re.compile(rb"(" + TOKEN + rb") ([^ ]+) HTTP/([0-9])\.([0-9])")
 _FIELD_LINE = re.compile(TOKEN + rb":" + TEXT + rb"*+")
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?]*)(.*)")
 _HOST = re.compile(rb"(?:(?:[A-Za-z0-9._~%!$&'()*+;=-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?)?")
 
-_NOTABLE = frozenset(
-    b"host content-length transfer-encoding connection upgrade expect te max-forwards date via cookie".split()
-)
-_SINGLE = frozenset((b"host", b"content-length"))
-
-_UNREMOVABLE = frozenset(
-    b"host content-length content-type content-encoding content-range content-location transfer-encoding "
-    b"trailer location cookie set-cookie authorization www-authenticate cache-control expect max-forwards "
-    b"date via origin forwarded x-forwarded-for x-forwarded-host x-forwarded-proto x-real-ip x-request-id "
-    b"sec-websocket-key sec-websocket-version sec-websocket-protocol sec-websocket-extensions "
-    b"sec-websocket-accept".split()
-)
-"""Fields that ``Connection`` may not name away: they are meant for all recipients (RFC 9110 section 7.6.1),
-and removing them would change what the message means or who is believed to have sent it."""
-
 
 class Head:
     """What requests and responses have in common.
 
-    ``fields`` holds every line; ``notable`` the values (blanks trimmed, repeats joined by a comma, of
-    ``Cookie`` by a semicolon) of the fields that framing, routing and forwarding look at. ``close`` says that
-    the sender will not reuse the connection. ``options`` are the fields that ``Connection`` names, to be
-    dropped on the way.
+    ``block`` holds the field lines and what they say; ``notable`` is its own. ``close`` says that the sender will
+    not reuse the connection, ``upgrade`` that it offers to switch protocols. Heads are values: nothing in one
+    changes once it is parsed.
     """
 
-    __slots__ = ("body", "close", "fields", "minor", "notable", "options", "upgrade")
+    __slots__ = ("block", "body", "close", "minor", "notable", "upgrade")
 
-    minor: int
-    fields: Fields
-    notable: dict[bytes, bytes]
+    block: FieldBlock
     body: int
-    close: bool
-    upgrade: bool
-    options: frozenset[bytes]
+
+    def __init__(self, minor: bytes, block: FieldBlock) -> None:
+        self.block = block
+        self.notable = block.notable
+        if minor == b"0":
+            self.minor = 0
+            self.close = block.close or not block.keep_alive
+            self.upgrade = False
+        else:
+            self.minor = 1
+            self.close = block.close
+            self.upgrade = block.upgrade
+
+    @property
+    def fields(self) -> Fields:
+        """Every field: its lower-cased name and its line, in the order received."""
+        return self.block.fields
 
     def value(self, name: bytes) -> bytes | None:
         """The first field of that lower-case ``name``, trimmed, or ``None``."""
-        for field, line in self.fields:
+        for field, line in self.block.fields:
             if field == name:
                 return line[len(name) + 1 :].strip(b" \t")
         return None
 
     def values(self, name: bytes) -> list[bytes]:
         """Every field of that lower-case ``name``, trimmed, in order."""
-        return [line[len(name) + 1 :].strip(b" \t") for field, line in self.fields if field == name]
-
-    def _read_fields(self, block: bytes) -> None:
-        """Split ``block`` (validated, each line ending in CRLF) and read ``Connection``."""
-        fields: Fields = []
-        notable: dict[bytes, bytes] = {}
-        self.fields = fields
-        self.notable = notable
-        self.options = frozenset()
-        self.upgrade = False
-        for line in block.split(b"\r\n")[:-1]:
-            name, _, value = line.partition(b":")
-            name = name.lower()
-            fields.append((name, line))
-            if name in _NOTABLE:
-                value = value.strip(b" \t")
-                if name in notable:
-                    if name in _SINGLE:
-                        field = name.decode().title()
-                        raise ProtocolError(400, f"The field {field} is there more than once.")
-                    value = notable[name] + (b"; " if name == b"cookie" else b",") + value
-                notable[name] = value
-        self.close = self.minor == 0
-        if b"connection" in notable:
-            self._read_connection(notable[b"connection"])
-
-    def _read_connection(self, value: bytes) -> None:
-        options = {option.strip(b" \t") for option in value.lower().split(b",")}
-        if b"close" in options:
-            self.close = True
-        elif self.minor == 0 and b"keep-alive" in options:
-            self.close = False
-        self.upgrade = b"upgrade" in options and self.minor > 0
-        self.options = frozenset(options - _UNREMOVABLE - {b"close", b"keep-alive", b"upgrade", b"te", b""})
+        return [line[len(name) + 1 :].strip(b" \t") for field, line in self.block.fields if field == name]
 
 
 class RequestHead(Head):
     """A validated request head.
 
     ``target`` is the origin form as received (RFC 9112 section 3.2); an absolute form was split, its
-    authority being ``host``. ``body`` is a length (0 for none) or `CHUNKED`. ``has_odd_names`` says that a
-    field name has other marks than letters, digits and hyphens: no standard field does, and CGI cannot tell
-    them apart.
+    authority being ``host``. ``body`` is a length (0 for none) or `CHUNKED`.
     """
 
-    __slots__ = ("has_odd_names", "host", "method", "target")
+    __slots__ = ("host", "method", "target")
 
     method: bytes
     target: bytes
     host: bytes
-    has_odd_names: bool
 
     @property
     def path(self) -> bytes:
@@ -169,14 +124,14 @@ def parse_request_head(raw: bytes) -> RequestHead:
 
     Raises `ProtocolError` with 400, 501 (a transfer coding we do not know), 505 (not HTTP/1).
     """
-    match = _PLAIN_REQUEST.fullmatch(raw) or _REQUEST.fullmatch(raw)
-    if match is None:
+    end = raw.find(b"\r\n") + 2
+    match = _REQUEST_START.fullmatch(raw, 0, end)
+    if match is None or raw[-4:] != b"\r\n\r\n" or (block := read_fields(raw[end:-2])) is None:
         raise _explain_request(raw)
-    head = RequestHead()
-    head.has_odd_names = match.re is _REQUEST
-    head.method, head.target, minor, block = match.groups()
-    head.minor = 0 if minor == b"0" else 1
-    head._read_fields(block)
+    method, target, minor = match.groups()
+    head = RequestHead(minor, block)
+    head.method = method
+    head.target = target
     _read_target(head)
     head.body = _request_body(head)
     return head
@@ -187,16 +142,16 @@ def parse_response_head(raw: bytes, method: bytes) -> ResponseHead:
 
     Raises `BackendProtocolError` for anything malformed (RFC 9112 section 6.3: discard it and answer 502).
     """
-    match = _RESPONSE.fullmatch(raw)
-    if match is None:
-        raise BackendProtocolError("The head of its answer is malformed.", request_was_sent=True)
-    head = ResponseHead()
-    minor, status, reason, block = match.groups()
-    head.minor = 0 if minor == b"0" else 1
-    head.status = int(status)
-    head.reason = reason or b""
+    end = raw.find(b"\r\n") + 2
+    match = _RESPONSE_START.fullmatch(raw, 0, end)
     try:
-        head._read_fields(block)
+        block = read_fields(raw[end:-2]) if match is not None and raw[-4:] == b"\r\n\r\n" else None
+        if match is None or block is None:
+            raise ProtocolError(502, "Its head is not one.")
+        minor, status, reason = match.groups()
+        head = ResponseHead(minor, block)
+        head.status = int(status)
+        head.reason = reason or b""
         head.body = _response_body(head, method)
     except ProtocolError as error:
         raise BackendProtocolError(f"Its answer is malformed. {error}", request_was_sent=True) from error

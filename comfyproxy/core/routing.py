@@ -57,13 +57,14 @@ Decision = Default | Pin | Search | NeedBody | Refuse
 class Rewrite:
     """What is different about a request once its backend is known, and about the answer to it.
 
-    ``None`` leaves the target or the body as it is. ``answer_lines`` are field lines added to the answer. An
+    ``None`` leaves the target or the body as it is. ``answer_fields`` are
+    field lines, each with its CRLF, added to the answer. An
     answer of up to ``watch`` octets is shown to the router as it passes (`Router.learn`).
     """
 
     target: bytes | None = None
     body: bytes | None = None
-    answer_lines: tuple[bytes, ...] = ()
+    answer_fields: bytes = b""
     watch: int = 0
 
 

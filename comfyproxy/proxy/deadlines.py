@@ -22,20 +22,24 @@ class Watched(Protocol):
 
 
 class Deadlines:
-    """Deadlines with a resolution of ``tick`` seconds; they pass late by up to that, never early."""
+    """Deadlines with a resolution of ``tick`` seconds; they pass late by up to twice that, never early."""
 
     def __init__(self, clock: IReactorTime, tick: float = 0.25) -> None:
         self._clock = clock
         self._tick = tick
         self._slots: dict[float, set[Watched]] = {}
         self._timer: IDelayedCall | None = None
+        self._now = 0.0
 
     def set(self, watched: Watched, seconds: float) -> None:
         """Let ``watched`` have ``seconds`` from now; 0 is no deadline."""
         if not seconds:
             watched.deadline = inf
             return
-        watched.deadline = deadline = self._clock.seconds() + seconds
+        if self._timer is None:
+            self._start()
+        # The time of the last turn is up to a tick ago, so a deadline counts from the next one.
+        watched.deadline = deadline = self._now + self._tick + seconds
         if deadline < watched.slot:
             self._wait(watched, deadline)
 
@@ -65,12 +69,14 @@ class Deadlines:
         slot = (deadline // self._tick + 1) * self._tick
         watched.slot = slot
         self._slots.setdefault(slot, set()).add(watched)
-        if self._timer is None:
-            self._timer = self._clock.callLater(self._tick, self._turn)
+
+    def _start(self) -> None:
+        self._now = self._clock.seconds()
+        self._timer = self._clock.callLater(self._tick, self._turn)
 
     def _turn(self) -> None:
-        self._timer = None
-        now = self._clock.seconds()
+        self._start()
+        now = self._now
         for slot in [slot for slot in self._slots if slot <= now]:
             for watched in self._slots.pop(slot):
                 watched.slot = inf
@@ -79,5 +85,5 @@ class Deadlines:
                     watched.deadline_passed()
                 elif watched.deadline < inf:
                     self._wait(watched, watched.deadline)
-        if self._slots and self._timer is None:
-            self._timer = self._clock.callLater(self._tick, self._turn)
+        if not self._slots:
+            self.stop()

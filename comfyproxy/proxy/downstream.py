@@ -194,21 +194,21 @@ class Downstream(RelayEnd):
         self._held = b""
         self.answer(self._proxy.answer(error.status, str(error)))
 
-    def informational(self, status: int, reason: bytes, lines: list[bytes]) -> None:
+    def informational(self, status: int, reason: bytes, fields: bytes) -> None:
         """Pass a 1xx on; HTTP/1.0 clients do not know them (RFC 9110 section 15.2)."""
         if self.takes_chunks:
-            self.transport.write(b"\r\n".join((b"HTTP/1.1 %d %b" % (status, reason), *lines, b"", b"")))
+            self.transport.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, reason, fields))
 
-    def begin(self, status: int, reason: bytes, lines: list[bytes], data: bytes, delimited: bool) -> None:
+    def begin(self, status: int, reason: bytes, fields: bytes, data: bytes, delimited: bool) -> None:
         """Send the answer's head and the first octets of its body."""
         if not delimited or self._proxy.draining:
             self._keep = False
         self._delimited = delimited
         if not self._keep:
-            lines.append(b"Connection: close")
+            fields += b"Connection: close\r\n"
         elif not self.takes_chunks:
-            lines.append(b"Connection: keep-alive")
-        self.transport.write(b"HTTP/1.1 %d %b\r\n%b\r\n\r\n%b" % (status, reason, b"\r\n".join(lines), data))
+            fields += b"Connection: keep-alive\r\n"
+        self.transport.write(b"HTTP/1.1 %d %b\r\n%b\r\n%b" % (status, reason, fields, data))
 
     def write(self, data: bytes) -> None:
         """Send more of the answer's body."""
@@ -251,7 +251,7 @@ class Downstream(RelayEnd):
             self._keep = False
         head = self._exchange.head if self._exchange is not None else None
         body = b"" if head is not None and head.method == b"HEAD" else answer.body
-        self.begin(answer.status, answer.reason, list(answer.lines), body, True)
+        self.begin(answer.status, answer.reason, answer.fields, body, True)
         if head is None:
             self._linger()
         else:
@@ -270,9 +270,9 @@ class Downstream(RelayEnd):
         if not self._held_back:
             self.transport.resumeProducing()
 
-    def tunnel(self, lines: list[bytes]) -> tuple[RelayEnd, bytes]:
+    def tunnel(self, fields: bytes) -> tuple[RelayEnd, bytes]:
         """Switch protocols, and leave the connection to a relay."""
-        self.transport.write(b"\r\n".join((b"HTTP/1.1 101 Switching Protocols", *lines, b"", b"")))
+        self.transport.write(b"HTTP/1.1 101 Switching Protocols\r\n%b\r\n" % fields)
         return self.give_away()
 
     def give_away(self) -> tuple[RelayEnd, bytes]:

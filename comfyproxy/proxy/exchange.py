@@ -16,8 +16,8 @@ from uuid import uuid4
 
 from comfyproxy.core.backend import Backend, Lease
 from comfyproxy.core.chunked import CHUNKED, LAST_CHUNK, encode_chunk
-from comfyproxy.core.forwarding import UPGRADE_LINES, compose_request
-from comfyproxy.core.headers import HOP_BY_HOP, Forwarder, passing, refuse_early
+from comfyproxy.core.forwarding import UPGRADE, compose_request
+from comfyproxy.core.headers import HOP_BY_HOP, Forwarder, refuse_early
 from comfyproxy.core.http1 import UNTIL_CLOSE, RequestHead, ResponseHead
 from comfyproxy.core.retries import may_try_again
 from comfyproxy.core.routes import Route
@@ -49,68 +49,38 @@ class Exchange:
     ``status`` and ``sent`` (octets of body, in the framing of the wire) are for the log, as is ``backend``.
     """
 
-    __slots__ = (
-        "_body",
-        "_body_sent",
-        "_bridge",
-        "_dialer",
-        "_failure",
-        "_forwarder",
-        "_gathered",
-        "_lease",
-        "_limit",
-        "_pending",
-        "_pinned",
-        "_rechunk",
-        "_rewrite",
-        "_searching",
-        "_strict",
-        "_tried",
-        "_upstream",
-        "_watched",
-        "backend",
-        "front",
-        "head",
-        "proxy",
-        "request_complete",
-        "request_id",
-        "route",
-        "sent",
-        "started",
-        "status",
-        "upgrading",
-    )
+    # What most exchanges never set is a default of the class: making one costs a microsecond less.
+    backend: Backend | None = None
+    request_id = ""
+    route: Route | None = None
+    sent = 0
+    status = 0
+    upgrading = False
+    _body: bytes | None = None
+    _body_sent = False
+    _bridge: "Bridge | None" = None
+    _dialer: Dialer | None = None
+    _failure: BackendError | None = None
+    _gathered: list[bytes] | None = None
+    _lease: Lease | None = None
+    _limit = 0
+    _pending: tuple[bytes, ...] = ()
+    _pinned: Backend | None = None
+    _rechunk = False
+    _rewrite: Rewrite | None = None
+    _searching = False
+    _strict = False
+    _tried: tuple[Backend, ...] = ()
+    _upstream: Upstream | None = None
+    _watched: tuple[ResponseHead, list[bytes]] | None = None
 
     def __init__(self, proxy: "Proxy", front: Front, head: RequestHead, forwarder: Forwarder) -> None:
         self.proxy = proxy
         self.front = front
         self.head = head
-        self.backend: Backend | None = None
         self.request_complete = head.body == 0
-        self.request_id = ""
-        self.route: Route | None = None
-        self.status = 0
-        self.sent = 0
         self.started = proxy.reactor.seconds()
-        self.upgrading = False
         self._forwarder = forwarder
-        self._body: bytes | None = None
-        self._bridge: Bridge | None = None
-        self._body_sent = False
-        self._dialer: Dialer | None = None
-        self._failure: BackendError | None = None
-        self._gathered: list[bytes] | None = None
-        self._lease: Lease | None = None
-        self._limit = 0
-        self._pending: list[bytes] = []
-        self._pinned: Backend | None = None
-        self._rechunk = False
-        self._rewrite: Rewrite | None = None
-        self._searching = False
-        self._strict = False
-        self._tried: list[Backend] = []
-        self._upstream: Upstream | None = None
-        self._watched: tuple[ResponseHead, list[bytes]] | None = None
 
     @property
     def gathers_body(self) -> bool:
@@ -121,7 +91,7 @@ class Exchange:
         """Find the route and set out; ``data`` is what is already there of a body of known length."""
         head = self.head
         if data:
-            self._pending.append(data)
+            self._pending = (*self._pending, data)
             self.request_complete = complete
         route = self.route = self.proxy.routes.match(head.target)
         if route is None:
@@ -158,10 +128,10 @@ class Exchange:
             self._refuse_body()
         elif self.request_complete:
             self._body = b"".join(self._pending)
-            self._pending.clear()
+            self._pending = ()
             self._consult_router(self._body)
         else:
-            self._gathered, self._pending = self._pending, []
+            self._gathered, self._pending = list(self._pending), ()
 
     def _refuse_body(self) -> None:
         self.refuse(413, f"The request's body is larger than the {self._limit} octets it may have.")
@@ -175,7 +145,7 @@ class Exchange:
             self._body_sent = True
             self._upstream.write(data)
         elif not self.status:
-            self._pending.append(data)
+            self._pending = (*self._pending, data)
             self.front.pause_body()
 
     def _take_gathered(self, data: bytes, complete: bool) -> None:
@@ -233,11 +203,11 @@ class Exchange:
         assert self.route is not None
         self._upstream = upstream
         if self.upgrading and self.proxy.bridges is not None:
-            self._bridge = self.proxy.bridges.bridge(self, upstream)
+            self._bridge = self.proxy.bridges.bridge(self)
         data = self._request_head()
         if self._pending:
             data = b"".join((data, *self._pending))
-            self._pending.clear()
+            self._pending = ()
             self._body_sent = True
         upstream.begin(self, data, self.route.timeouts)
 
@@ -253,18 +223,16 @@ class Exchange:
             forwarder=self._forwarder,
             router=balancer.router,
             body=self._body if rewrite.body is None else rewrite.body,
-            handshake=self._handshake_lines(),
+            handshake=self._handshake() if self.upgrading else b"",
         )
 
-    def _handshake_lines(self) -> list[bytes] | None:
-        """The lines that ask for a WebSocket, if this request does."""
-        if not self.upgrading:
-            return None
-        return UPGRADE_LINES if self._bridge is None else [*UPGRADE_LINES, self._bridge.key_line]
+    def _handshake(self) -> bytes:
+        """The lines that ask for a WebSocket; with a bridge the key is its own."""
+        return UPGRADE if self._bridge is None else b"%b%b\r\n" % (UPGRADE, self._bridge.key_line)
 
     def informational(self, head: ResponseHead) -> None:
         """The backend sent a 1xx (RFC 9110 section 15.2)."""
-        self.front.informational(head.status, head.reason, passing(head, HOP_BY_HOP))
+        self.front.informational(head.status, head.reason, head.block.passing(HOP_BY_HOP))
 
     def answered(self, head: ResponseHead, data: bytes, complete: bool) -> None:
         """The final answer begins, with the first octets of its body."""
@@ -275,28 +243,28 @@ class Exchange:
         self.status = head.status
         if self._rewrite is not None and 0 <= head.body <= self._rewrite.watch:
             self._watched = (head, [data])
-        lines = passing(head, HOP_BY_HOP)
+        fields = head.block.passing(HOP_BY_HOP)
         if b"date" not in head.notable:
-            lines.append(self.proxy.date())
+            fields += self.proxy.date()
         if self._rewrite is not None:
-            lines.extend(self._rewrite.answer_lines)
+            fields += self._rewrite.answer_fields
         delimited = True
         if head.body < 0:
             delimited = self.front.takes_chunks
             if delimited:
-                lines.append(b"Transfer-Encoding: chunked")
+                fields += b"Transfer-Encoding: chunked\r\n"
                 self._rechunk = head.body == UNTIL_CLOSE
                 if self._rechunk and data:
                     data = encode_chunk(data)
         self.sent = len(data)
-        self.front.begin(head.status, head.reason, lines, data, delimited)
+        self.front.begin(head.status, head.reason, fields, data, delimited)
         if complete:
             self._finish()
 
     def _search_on(self) -> bool:
         """This backend does not have it: ask the next one; ``False`` when all were asked."""
         assert self.route is not None and self.backend is not None
-        self._tried.append(self.backend)
+        self._tried = (*self._tried, self.backend)
         if not self.route.balancer.has_more(self._tried):
             return False
         self._drop_upstream()
@@ -333,14 +301,13 @@ class Exchange:
             return
         assert self.route is not None
         self.status = 101
-        added = self._rewrite.answer_lines if self._rewrite is not None else ()
+        added = self._rewrite.answer_fields if self._rewrite is not None else b""
         upstream.give_away()
         if bridge is not None:
             router = self.route.balancer.router
-            bridge.join(rest, added, router.message_key if router is not None else None)
+            bridge.join(upstream, head, rest, added, router.message_key if router is not None else None)
             return
-        lines = [*passing(head, HOP_BY_HOP), *UPGRADE_LINES, *added]
-        client, held = self.front.tunnel(lines)
+        client, held = self.front.tunnel(head.block.passing(HOP_BY_HOP) + UPGRADE + added)
         Relay(client, upstream, self.closed, to_client=rest, to_backend=held, drain=self.route.comfyui)
 
     def closed(self) -> None:
@@ -373,7 +340,7 @@ class Exchange:
     def _attempt_failed(self, error: BackendError) -> None:
         self._note(error)
         assert self.backend is not None
-        self._tried.append(self.backend)
+        self._tried = (*self._tried, self.backend)
         self._release()
         self._failure = error
         if self._strict:
@@ -415,7 +382,7 @@ class Exchange:
         self._drop_upstream()
         self.status = status
         self._gathered = None
-        self._pending.clear()
+        self._pending = ()
         self.request_id = request_id(self.head)
         comfyui = self.route is not None and self.route.comfyui
         answer = self.proxy.answer(status, message, self.head, self.request_id, comfyui)

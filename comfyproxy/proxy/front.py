@@ -7,7 +7,7 @@ from comfyproxy.proxy.relay import RelayEnd
 
 
 class Front(Protocol):
-    """The client's side of an exchange."""
+    """The client's side of an exchange. ``fields`` are whole field lines, each with its CRLF."""
 
     peer: str
     """The client's address."""
@@ -16,10 +16,10 @@ class Front(Protocol):
     """Whether bodies of unknown length are written in chunks; else they come decoded and end with
     `finish`."""
 
-    def informational(self, status: int, reason: bytes, lines: list[bytes]) -> None:
+    def informational(self, status: int, reason: bytes, fields: bytes) -> None:
         """Pass a 1xx on, if this client may have it."""
 
-    def begin(self, status: int, reason: bytes, lines: list[bytes], data: bytes, delimited: bool) -> None:
+    def begin(self, status: int, reason: bytes, fields: bytes, data: bytes, delimited: bool) -> None:
         """Send the head and the first octets; without ``delimited`` only the connection's end ends the
         body."""
 
@@ -41,8 +41,8 @@ class Front(Protocol):
     def resume_body(self) -> None:
         """Let the request's body come again."""
 
-    def tunnel(self, lines: list[bytes]) -> tuple[RelayEnd, bytes]:
-        """Send ``101 Switching Protocols`` with ``lines``, and `give_away` the connection."""
+    def tunnel(self, fields: bytes) -> tuple[RelayEnd, bytes]:
+        """Send ``101 Switching Protocols`` with ``fields``, and `give_away` the connection."""
 
     def give_away(self) -> tuple[RelayEnd, bytes]:
         """Leave the connection, and what the client sent behind its request, to the caller."""

@@ -100,20 +100,18 @@ class Proxy:
         comfyui: bool = False,
     ) -> Answer:
         """An answer of our own to the request of ``head``, or to one that could not be read."""
-        extra = (
-            (self.date(), b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
-            if status == 405
-            else (self.date(),)
-        )
+        extra = self.date()
+        if status == 405:
+            extra += b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
         return make_answer(
             status, message, head=head, request_id=request_id or uuid4().hex, comfyui=comfyui, extra=extra
         )
 
     def date(self) -> bytes:
-        """A ``Date`` field line for now (RFC 9110 section 6.6.1)."""
+        """A ``Date`` field line for now, with its CRLF (RFC 9110 section 6.6.1)."""
         second = int(self.reactor.seconds())
         if self._date[0] != second:
-            self._date = (second, b"Date: " + formatdate(second, usegmt=True).encode())
+            self._date = (second, b"Date: %b\r\n" % formatdate(second, usegmt=True).encode())
         return self._date[1]
 
     def note_failure(self, backend: Backend, error: BackendError) -> None:

@@ -127,11 +127,9 @@ class Upstream(RelayEnd):
         body = head.body
         if body >= 0:
             if len(data) >= body:
-                if len(data) > body:
-                    head.close = True
-                    data = data[:body]
-                self._complete(exchange, head.close)
-                exchange.answered(head, data, True)
+                close = head.close or len(data) > body
+                self._complete(exchange, close)
+                exchange.answered(head, data[:body], True)
                 return
             self._left = body - len(data)
         elif body == CHUNKED:
@@ -161,10 +159,10 @@ class Upstream(RelayEnd):
         if self._left > 0:
             exchange.answer_data(data, False)
             return
+        close = head.close or self._left < 0
         if self._left < 0:
-            head.close = True
             data = data[: self._left]
-        self._complete(exchange, head.close)
+        self._complete(exchange, close)
         exchange.answer_data(data, True)
 
     def _read_chunks(self, exchange: "Exchange", chunks: ChunkedReader, data: bytes) -> None:

@@ -54,7 +54,7 @@ class Sent:
     @property
     def cookie(self) -> str | None:
         """The name and value of the cookie that was set."""
-        lines = [line.decode() for line in self.rewrite.answer_lines]
+        lines = [line.decode() for line in self.rewrite.answer_fields.splitlines()]
         assert all(line.startswith("Set-Cookie: ") for line in lines)
         return lines[0].removeprefix("Set-Cookie: ").partition(";")[0] if lines else None
 

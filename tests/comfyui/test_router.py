@@ -58,7 +58,7 @@ class TestMakeRouter:
         router = make_router("client", pool, cookie="video", cookie_path="/video", random=bytes)
         rewrite = router.place(make_head("GET", "/ws", *UPGRADE), None, one, 0)
         assert rewrite is not None
-        (line,) = rewrite.answer_lines
+        (line,) = rewrite.answer_fields.splitlines()
         assert line.startswith(f"Set-Cookie: video={one.fingerprint}; Path=/video;".encode())
         assert rewrite.target == f"/ws?clientId=00000000000080008000{one.fingerprint}".encode()
 

@@ -1,7 +1,7 @@
 """The request as a backend gets it."""
 
 from comfyproxy.core.backend import Backend
-from comfyproxy.core.forwarding import UPGRADE_LINES, compose_request
+from comfyproxy.core.forwarding import UPGRADE, compose_request
 from comfyproxy.core.headers import Forwarder
 from comfyproxy.core.http1 import RequestHead, ResponseHead, parse_request_head
 from comfyproxy.core.routing import Decision, Default, Rewrite
@@ -35,7 +35,7 @@ class CookieRouter:
 
 
 def compose(  # type: ignore[no-untyped-def]
-    lines: bytes, start: bytes = b"GET /a?b HTTP/1.1", router=None, body=None, handshake=None
+    lines: bytes, start: bytes = b"GET /a?b HTTP/1.1", router=None, body=None, handshake=b""
 ) -> bytes:
     head = parse_request_head(start + b"\r\nHost: front\r\n" + lines + b"\r\n")
     return compose_request(
@@ -86,14 +86,14 @@ def test_what_a_router_drops_and_its_cookies_do_not_pass() -> None:
 
 def test_a_websocket_handshake_passes_whole() -> None:
     lines = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\nSec-WebSocket-Extensions: e\r\n"
-    sent = compose(lines, handshake=UPGRADE_LINES)
+    sent = compose(lines, handshake=UPGRADE)
     assert sent.endswith(b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
     assert b"Sec-WebSocket-Key: k\r\n" in sent and b"Sec-WebSocket-Extensions: e\r\n" in sent
 
 
 def test_a_handshake_of_this_hop_replaces_key_and_extensions() -> None:
     lines = b"Sec-WebSocket-Key: k\r\nSec-WebSocket-Extensions: e\r\nSec-WebSocket-Protocol: p\r\n"
-    sent = compose(lines, handshake=[*UPGRADE_LINES, b"Sec-WebSocket-Key: ours"])
+    sent = compose(lines, handshake=UPGRADE + b"Sec-WebSocket-Key: ours\r\n")
     assert b"Key: k" not in sent and b"Extensions" not in sent
     assert b"Sec-WebSocket-Protocol: p\r\n" in sent
     assert sent.endswith(b"Sec-WebSocket-Key: ours\r\n\r\n")

@@ -61,7 +61,7 @@ def check_head(head: Any, expected: Expected) -> None:
     assert head.body == BODIES.get(expected["body"], expected["body"])
     assert head.close == expected["close"]
     assert head.upgrade == expected.get("upgrade", False)
-    assert head.options == set(map(octets, expected.get("options", [])))
+    assert head.block.options == set(map(octets, expected.get("options", [])))
 
 
 def check_body(message: Any, expected: Expected) -> None:
@@ -265,11 +265,11 @@ def test_notable_repeats_are_joined_cookies_as_cookies_are() -> None:
 
 @pytest.mark.parametrize("name", ["X_Forwarded_For", "X.A", "a~b"])
 def test_field_names_that_cgi_confuses_are_marked(name: str) -> None:
-    assert request(octets(f"{name}: 1\r\n")).has_odd_names
+    assert request(octets(f"{name}: 1\r\n")).block.has_odd_names
 
 
 def test_underscores_in_values_and_the_target_mark_nothing() -> None:
-    assert not request(b"Cookie: _ga=1\r\nX-A: b_c\r\n", line=b"M_ /a_b HTTP/1.1").has_odd_names
+    assert not request(b"Cookie: _ga=1\r\nX-A: b_c\r\n", line=b"M_ /a_b HTTP/1.1").block.has_odd_names
 
 
 @pytest.mark.parametrize("status", [204, 304])

@@ -22,7 +22,7 @@ def test_pins_are_equal_only_for_the_same_backend() -> None:
 
 
 def test_rewrite_changes_nothing_unless_told() -> None:
-    assert Rewrite() == Rewrite(target=None, body=None, answer_lines=())
+    assert Rewrite() == Rewrite(target=None, body=None, answer_fields=b"")
 
 
 @pytest.mark.parametrize("decision", [Default(), Pin(BACKEND), NeedBody(1), Refuse(404, "No."), Rewrite()])
