@@ -24,10 +24,18 @@ def is_websocket_request(head: RequestHead) -> bool:
 
 def accepts(request: RequestHead, response: ResponseHead) -> bool:
     """Whether ``response`` is the 101 that answers ``request`` (section 4.2.2, item 5)."""
-    key = request.value(b"sec-websocket-key") or b""
-    expected = b64encode(sha1(key + _GUID, usedforsecurity=False).digest())
+    return accepts_key(request.value(b"sec-websocket-key") or b"", response)
+
+
+def accepts_key(key: bytes, response: ResponseHead) -> bool:
+    """Whether ``response`` is the 101 that answers a request with ``key``."""
     return (
         response.upgrade
         and response.notable.get(b"upgrade", b"").lower() == b"websocket"
-        and response.values(b"sec-websocket-accept") == [expected]
+        and response.values(b"sec-websocket-accept") == [accept_value(key)]
     )
+
+
+def accept_value(key: bytes) -> bytes:
+    """The ``Sec-WebSocket-Accept`` that goes with a ``Sec-WebSocket-Key``."""
+    return b64encode(sha1(key + _GUID, usedforsecurity=False).digest())

@@ -115,7 +115,7 @@ class Bridge:
         backend.join(upstream.transport, client, deadlines, None)
         for connection, end in self._ends.items():
             connection.relay = self  # type: ignore[assignment]
-            connection.dataReceived = end.dataReceived
+            connection.dataReceived = end.dataReceived  # type: ignore[method-assign]
             connection.transport.resumeProducing()
         if held:
             client.dataReceived(held)

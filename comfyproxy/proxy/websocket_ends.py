@@ -1,0 +1,378 @@
+"""The two ends of a WebSocket whose messages are seen: autobahn's protocols, made fit for a proxy.
+
+Autobahn knows frames, masks, fragments, UTF-8, permessage-deflate and limits. What it would do otherwise than
+a proxy must is here:
+
+- Its timers run on the reactor that was installed first, and outlive connections. An `End` has one deadline
+  among the proxy's `Deadlines`: for the next ping, for its answer, or for the end.
+- It goes on reading behind a violation until the peer answers its Close frame. An `End` stops listening (RFC
+  6455 section 7.1.7), sends its Close frame and the end of the stream, and gives the peer time to see them.
+- It refuses close codes that are registered by now, and may send few of them.
+- It knows no back-pressure: here `Outflow` does.
+- It logs what peers do wrong, and spends a third of its time on log lines that nobody asked for.
+"""
+
+from contextlib import suppress
+from math import inf
+from typing import Any
+
+from autobahn.twisted.websocket import (
+    WebSocketAdapterProtocol,
+    WebSocketClientProtocol,
+    WebSocketServerProtocol,
+)
+from autobahn.websocket.compress import PerMessageDeflateOffer, PerMessageDeflateOfferAccept
+from autobahn.websocket.protocol import WebSocketProtocol
+from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+
+from comfyproxy.core.forwarding import UPGRADE
+from comfyproxy.core.websocket import accept_value
+from comfyproxy.proxy.deadlines import Deadlines
+from comfyproxy.proxy.outflow import Backlog, Outflow
+from comfyproxy.proxy.relay import Transport
+
+PING_INTERVAL = 25.0
+"""Seconds after which a hop is looked at: if its peer has said nothing in that time it gets a ping. So no hop
+is silent for longer than 50 s, which is under the shortest idle limit of usual gateways (60 s)."""
+
+PING_TIMEOUT = 60.0
+"""Seconds without any sign of life after a ping until the peer counts as dead. Long, because a ComfyUI that
+loads a model may answer nobody for a while."""
+
+CLOSE_TIMEOUT = 5.0
+"""Seconds for the peer to answer our Close frame and close the connection."""
+
+COMPRESSED = range(512, 1024 * 1024 + 1)
+"""Octets of a text that is compressed where the client has offered it. Less is not worth it, more would keep
+everybody waiting; binary messages (pictures) are compressed already."""
+
+GOING_AWAY = 1001
+BAD_GATEWAY = 1014
+
+_REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\nSec-WebSocket-Version: 13\r\n" + UPGRADE
+_ANSWER = b"HTTP/1.1 101 Switching Protocols\r\n" + UPGRADE
+_KEY = b"Sec-WebSocket-Key: %b\r\n"
+_ACCEPT = b"Sec-WebSocket-Accept: %b\r\n"
+_EXTENSIONS = b"Sec-WebSocket-Extensions: %b\r\n"
+
+_REGISTERED = frozenset((1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014))
+_MAX_REASON = 123
+
+
+class _Silent:
+    """Takes autobahn's log lines and forgets them."""
+
+    def debug(self, *args: Any, **kwargs: Any) -> None:
+        """Say nothing."""
+
+    info = warn = error = failure = debug
+
+
+class End(WebSocketAdapterProtocol, WebSocketProtocol):  # type: ignore[misc]
+    """One end: takes part in the protocol with its peer, and passes messages and goodbyes to ``other``.
+
+    The other peer is told ``lost_code`` with ``lost_reason`` when this one vanishes, with ``broken_reason``
+    when it sends what may not be sent. ``flush_timeout`` is how many seconds a peer that is behind may take
+    nothing while it is to get its last messages.
+    """
+
+    log = _Silent()
+    transport: Any
+    deadline = slot = inf
+    lost_code = 0
+    lost_reason = b""
+    broken_reason = b""
+    flush_timeout = CLOSE_TIMEOUT
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_gone = False
+        self.other: End = self
+        self._message: bytes | bytearray = b""
+        self._backlog: Backlog | None = None
+        self._pong: bytes | None = None
+        self._farewell: tuple[int | None, bytes | None] | None = None
+        self._has_heard = False
+        self._is_deaf = False
+        self._is_held = False
+        self._is_ending = False
+        self._was_pinged = False
+
+    def connectionMade(self) -> None:
+        """Begin the handshake. What autobahn would find out about the transport here nobody asks for."""
+        self._connectionMade()
+
+    def join(self, transport: Transport, other: "End", deadlines: Deadlines, backlog: Backlog | None) -> None:
+        """Begin, over ``transport``; without a ``backlog`` the other peer waits while this one is behind."""
+        self.transport = transport
+        self.other = other
+        self._deadlines = deadlines
+        self._backlog = backlog
+        self._out = Outflow(transport, self._room_changed)
+        deadlines.set(self, PING_INTERVAL)
+
+    # Receiving
+
+    def dataReceived(self, data: bytes) -> None:
+        self._has_heard = True
+        if not self._is_deaf:
+            self._dataReceived(data)
+
+    def onMessageBegin(self, isBinary: bool) -> None:
+        self.message_is_binary = isBinary
+        self.message_data_total_length = 0
+        self._message = b""
+
+    def onMessageFrameData(self, payload: bytes) -> None:
+        # One buffer however small the pieces are: a list of fragments of one octet would take fifty times
+        # the memory of what the limit counts, and one of empty fragments would know no limit.
+        if not self._message:
+            self._message = payload
+        else:
+            if type(self._message) is bytes:
+                self._message = bytearray(self._message)
+            self._message += payload
+
+    def onMessageFrameEnd(self) -> None:
+        """The pieces are in the message already."""
+
+    def onMessageEnd(self) -> None:
+        message, self._message = self._message, b""
+        self.other.deliver(bytes(message), self.message_is_binary)
+
+    def onPing(self, payload: bytes) -> None:
+        # Who sends pings and reads nothing gets one pong in the end (section 5.5.3).
+        if self._out.is_blocked:
+            self._pong = payload
+        else:
+            self.sendPong(payload)
+
+    def onCloseFrame(self, code: int | None, reasonRaw: bytes | None) -> bool | None:
+        if code is not None and code not in _REGISTERED and not 3000 <= code <= 4999:
+            return self._protocol_violation(f"invalid close code {code}")
+        if not _is_utf8(reasonRaw or b""):
+            return self._invalid_payload("invalid close reason (not UTF-8)")
+        self._stop_listening()
+        if self.state == self.STATE_OPEN:
+            self._forget_waiting()
+            self.sendCloseFrame(code, reasonRaw, isReply=True)
+        self.goodbye_said()
+        self._await_end()
+        self.other.close(code, reasonRaw)
+        return None
+
+    def _fail_connection(self, code: int = GOING_AWAY, reason: str = "") -> None:
+        if self._is_deaf:
+            return
+        self._stop_listening()
+        if self.state == self.STATE_OPEN:
+            self._forget_waiting()
+            self.sendCloseFrame(code, reason.encode("ascii", "replace")[:_MAX_REASON])
+        self._out.finish(self._end_stream)
+        self._await_end()
+        self.other.close(self.lost_code, self.broken_reason)
+
+    def _protocol_violation(self, reason: str) -> bool:
+        self._fail_connection(self.CLOSE_STATUS_CODE_PROTOCOL_ERROR, reason)
+        return True
+
+    def _invalid_payload(self, reason: str) -> bool:
+        self._fail_connection(self.CLOSE_STATUS_CODE_INVALID_PAYLOAD, reason)
+        return True
+
+    def _stop_listening(self) -> None:
+        self._is_deaf = True
+        self.data = b""
+        self._message = b""
+        self.hold(False)
+
+    def hold(self, held: bool) -> None:
+        """Read the peer no more, or again; while it is to hear and say goodbye it is read."""
+        if held and self.state == self.STATE_OPEN and not self._is_ending:
+            self._is_held = True
+            self.transport.pauseProducing()
+        elif not held and self._is_held:
+            self._is_held = False
+            self.transport.resumeProducing()
+
+    # Sending
+
+    def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:  # noqa: N802
+        # The words of the handshake are for nobody: on the wire the exchange says them.
+        if self.state != self.STATE_CONNECTING:
+            self._out.write(data)
+
+    def deliver(self, payload: bytes, is_binary: bool) -> None:
+        """Send a message of the other peer, now or when there is room."""
+        if self.state != self.STATE_OPEN or self._is_ending:
+            return
+        backlog = self._backlog
+        if backlog is None or not (backlog or self._out.is_blocked):
+            self._say(payload, is_binary)
+        elif not backlog.keep(payload, is_binary):
+            self._cut_off()
+
+    def _say(self, payload: bytes, is_binary: bool) -> None:
+        self.sendMessage(payload, is_binary, doNotCompress=is_binary or len(payload) not in COMPRESSED)
+
+    def _cut_off(self) -> None:
+        self._stop_listening()
+        self._forget_waiting()
+        self.state = self.STATE_CLOSING
+        self.transport.abortConnection()
+
+    def _forget_waiting(self) -> None:
+        if self._backlog is not None:
+            self._backlog.clear()
+        self._farewell = None
+
+    def _room_changed(self, is_blocked: bool) -> None:
+        if self._backlog is None:
+            self.other.hold(is_blocked)
+        if not is_blocked:
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        while self._backlog and not self._out.is_blocked:
+            self._say(*self._backlog.take())
+        if self._backlog or self._out.is_blocked:
+            return
+        if self._pong is not None:
+            pong, self._pong = self._pong, None
+            self.sendPong(pong)
+        if self._farewell is not None:
+            farewell, self._farewell = self._farewell, None
+            self.sendCloseFrame(*farewell)
+
+    # Ending
+
+    def close(self, code: int | None, reason: bytes | None = None) -> None:
+        """Send what still waits, then a Close frame; does nothing if that is under way."""
+        if self.state != self.STATE_OPEN or self._farewell is not None:
+            return
+        if self._backlog:
+            self._farewell = (code, reason)
+        else:
+            self.sendCloseFrame(code, reason)
+        self._await_end()
+
+    def goodbye_said(self) -> None:
+        """Both Close frames are out or on their way."""
+        raise NotImplementedError
+
+    def peer_ended(self) -> None:
+        """The peer sends no more; a WebSocket has no half-close, so this is its end."""
+        self._stop_listening()
+        self._forget_waiting()
+        self.other.close(self.lost_code, self.lost_reason)
+        self._out.finish(self.transport.loseConnection)
+        self._await_end()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.is_gone = True
+        self._deadlines.forget(self)
+        self._stop_listening()
+        self._forget_waiting()
+        super().connectionLost(reason)
+        self.other.close(self.lost_code, self.lost_reason)
+
+    def _end_stream(self) -> None:
+        # Closing with octets unread would reset the connection, and the peer might never see why.
+        if ISSLTransport.providedBy(self.transport):
+            self.transport.loseConnection()
+        else:
+            self.transport.loseWriteConnection()
+
+    def _await_end(self) -> None:
+        self._is_ending = True
+        self.hold(False)
+        self._deadlines.set(self, self.flush_timeout if self._out.is_blocked else CLOSE_TIMEOUT)
+
+    def deadline_passed(self) -> None:
+        """See whether the peer is alive."""
+        has_moved, self._out.has_moved = self._out.has_moved, False
+        has_heard, self._has_heard = self._has_heard, False
+        if self._is_ending:
+            if has_moved:
+                self._await_end()
+            else:
+                self.transport.abortConnection()
+        elif has_moved or has_heard or self._is_held:
+            self._was_pinged = False
+            self._deadlines.set(self, PING_INTERVAL)
+        elif not self._was_pinged:
+            self._was_pinged = True
+            self.sendPing()
+            self._deadlines.set(self, PING_TIMEOUT)
+        else:
+            self.transport.abortConnection()
+
+
+class ClientEnd(End, WebSocketServerProtocol):  # type: ignore[misc]
+    """Towards the client."""
+
+    lost_code = GOING_AWAY
+    lost_reason = b"The client is gone."
+    broken_reason = b"The client sent what may not be sent."
+    flush_timeout = PING_TIMEOUT
+
+    def accept(self, factory: Any, key: bytes, offers: list[bytes]) -> bytes:
+        """Shake hands with a client that has sent ``key``; returns the field lines for its 101.
+
+        ``offers`` are its ``Sec-WebSocket-Extensions``.
+        """
+        self.factory = factory
+        self.connectionMade()
+        offered = accepted = b""
+        if (offer := self._sound_offer(offers)) is not None:
+            offered = _EXTENSIONS % offer.get_extension_string().encode()
+            accepted = _EXTENSIONS % accept_deflate([offer]).get_extension_string().encode()
+        self._dataReceived(b"%b%b%b\r\n" % (_REQUEST, _KEY % key, offered))
+        assert self.state == self.STATE_OPEN, self.wasNotCleanReason
+        return _ACCEPT % accept_value(key) + accepted
+
+    def _sound_offer(self, offers: list[bytes]) -> PerMessageDeflateOffer | None:
+        """The first of ``offers`` that may be taken; others are to be declined (RFC 7692 section 5.1)."""
+        for name, parameters in self._parseExtensionsHeader(b",".join(offers).decode("latin-1")):
+            if name == PerMessageDeflateOffer.EXTENSION_NAME:
+                # It raises nothing more precise.
+                with suppress(Exception):
+                    return PerMessageDeflateOffer.parse(parameters)
+        return None
+
+    def goodbye_said(self) -> None:
+        """The server closes first (RFC 6455 section 7.1.1)."""
+        self._out.finish(self.transport.loseConnection)
+
+
+class BackendEnd(End, WebSocketClientProtocol):  # type: ignore[misc]
+    """Towards the backend."""
+
+    lost_code = BAD_GATEWAY
+    lost_reason = b"The connection to the server was lost."
+    broken_reason = b"The server sent what may not be sent."
+
+    def accept(self, factory: Any) -> None:
+        """Take it that hands are shaken: the exchange has seen to that."""
+        self.factory = factory
+        self.connectionMade()
+        self._dataReceived(_ANSWER + _ACCEPT % accept_value(self.websocket_key) + b"\r\n")
+        assert self.state == self.STATE_OPEN, self.wasNotCleanReason
+
+    def goodbye_said(self) -> None:
+        """It is for the server to close."""
+
+
+def accept_deflate(offers: list[PerMessageDeflateOffer]) -> PerMessageDeflateOfferAccept:
+    """Take the first of ``offers`` as it is."""
+    return PerMessageDeflateOfferAccept(offers[0])
+
+
+def _is_utf8(octets: bytes) -> bool:
+    try:
+        octets.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
