@@ -24,8 +24,8 @@ how servers are written and which source goes before which.
 
 Every option has a key in `tap.conf`: its name with `_` for `-`, as in `access_log_file`. Options marked ⁺ may
 be given several times; in one text a `;` divides their values (for `--url` and `--trusted-proxy` also a `,`),
-and in `tap.conf` they take arrays. A *TIME* is a number of seconds, or has a unit: `500ms`, `30s`, `5m`, `1h`,
-`1d`. A *SIZE* is a number of bytes, or has one: `64K`, `1M`, `1G`. A flag takes no value on the command
+and in `tap.conf` they take arrays. A *TIME* is a number of seconds, or has a unit: `500ms`, `30s`, `5m`,
+`1h`, `1d`. A *SIZE* is a number of bytes, or has one: `64K`, `1M`, `1G`. A flag takes no value on the command
 line; elsewhere it is `true` or `false`.
 """
 

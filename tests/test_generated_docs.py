@@ -46,7 +46,7 @@ def test_every_option_and_its_variable_are_documented(option: Option) -> None:
 
 def test_every_variable_that_the_documentation_names_is_one() -> None:
     known = {option.environment_variable for option in OPTIONS}
-    pages = [ROOT / "README.md", ROOT / "tap.conf", *ROOT.glob("docs/**/*.md")]
+    pages = [ROOT / "README.md", ROOT / "tap.conf", *ROOT.glob("docs/[!d]*/*.md")]
     named = {
         found
         for page in pages
