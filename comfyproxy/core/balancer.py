@@ -41,7 +41,7 @@ class Balancer:
         Raises `NoBackendAvailable` when there is none.
         """
         for backend in self.policy.order():
-            if backend.is_available and backend not in tried:
+            if backend.is_available and not (tried and backend in tried):
                 return Lease(backend)
         raise NoBackendAvailable(self.pool.name, self._why_none(tried))
 

@@ -12,9 +12,10 @@ Bodies are described by one number: a length, or `CHUNKED`, or `UNTIL_CLOSE`.
 """
 
 import re
+from functools import lru_cache
 
 from comfyproxy.core.chunked import CHUNKED
-from comfyproxy.core.fields import FieldBlock, Fields, read_fields
+from comfyproxy.core.fields import KEPT_SIZE, FieldBlock, Fields, read_fields
 from comfyproxy.core.grammar import TEXT, TOKEN, has_bare_line_end
 from comfyproxy.errors import BackendProtocolError, ProtocolError
 
@@ -22,6 +23,9 @@ UNTIL_CLOSE = -2
 """Body of a response that ends when its connection does (RFC 9112 section 6.3, item 8)."""
 
 MAX_LENGTH = 2**63 - 1
+
+KEPT_HEADS = 512
+"""Whole heads that are kept parsed; small ones only (`KEPT_SIZE`)."""
 
 _REQUEST_START = re.compile(rb"(" + TOKEN + rb") ([!\"$-~]++) HTTP/1\.([0-9])\r\n")
 _RESPONSE_START = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9][0-9])(?: (" + TEXT + rb"*+))?\r\n")
@@ -124,6 +128,18 @@ def parse_request_head(raw: bytes) -> RequestHead:
 
     Raises `ProtocolError` with 400, 501 (a transfer coding we do not know), 505 (not HTTP/1).
     """
+    return _parse_small_request(raw) if len(raw) <= KEPT_SIZE else _parse_request(raw)
+
+
+def parse_response_head(raw: bytes, method: bytes) -> ResponseHead:
+    """Parse one whole response head, answering a request made with ``method``.
+
+    Raises `BackendProtocolError` for anything malformed (RFC 9112 section 6.3: discard it and answer 502).
+    """
+    return _parse_small_response(raw, method) if len(raw) <= KEPT_SIZE else _parse_response(raw, method)
+
+
+def _parse_request(raw: bytes) -> RequestHead:
     end = raw.find(b"\r\n") + 2
     match = _REQUEST_START.fullmatch(raw, 0, end)
     if match is None or raw[-4:] != b"\r\n\r\n" or (block := read_fields(raw[end:-2])) is None:
@@ -137,11 +153,7 @@ def parse_request_head(raw: bytes) -> RequestHead:
     return head
 
 
-def parse_response_head(raw: bytes, method: bytes) -> ResponseHead:
-    """Parse one whole response head, answering a request made with ``method``.
-
-    Raises `BackendProtocolError` for anything malformed (RFC 9112 section 6.3: discard it and answer 502).
-    """
+def _parse_response(raw: bytes, method: bytes) -> ResponseHead:
     end = raw.find(b"\r\n") + 2
     match = _RESPONSE_START.fullmatch(raw, 0, end)
     try:
@@ -158,6 +170,11 @@ def parse_response_head(raw: bytes, method: bytes) -> ResponseHead:
     if head.body == UNTIL_CLOSE:
         head.close = True
     return head
+
+
+# A client that polls sends the same head again and again, and gets the same one back within one second.
+_parse_small_request = lru_cache(KEPT_HEADS)(_parse_request)
+_parse_small_response = lru_cache(KEPT_HEADS)(_parse_response)
 
 
 def check_partial_head(data: bytes) -> None:

@@ -15,7 +15,6 @@ and copies of its own for large ones, and eager writes and splice would be of no
 """
 
 import sys
-from typing import Any
 
 from twisted.internet.main import installReactor
 from twisted.logger import Logger
@@ -39,23 +38,18 @@ if sys.platform == "linux":
                 selectable = selectables.get(fd)
                 if selectable is None:
                     continue
-                if event == EPOLLIN:
-                    self._act(selectable, selectable.doRead, fd, True)
-                elif event == EPOLLOUT:
-                    self._act(selectable, selectable.doWrite, fd, False)
-                else:
+                if event != EPOLLIN and event != EPOLLOUT:
                     self._doReadOrWrite(selectable, fd, event)
+                    continue
+                try:
+                    why = selectable.doRead() if event == EPOLLIN else selectable.doWrite()
+                except BaseException:
+                    _log.failure("A reader or writer failed; its connection is closed")
+                    why = sys.exc_info()[1]
+                if why is not None:
+                    self._disconnectSelectable(selectable, why, event == EPOLLIN)
 
         doIteration = doPoll
-
-        def _act(self, selectable: Any, act: Any, fd: int, is_read: bool) -> None:
-            try:
-                why = act()
-            except BaseException:
-                _log.failure("A reader or writer failed; its connection is closed")
-                why = sys.exc_info()[1]
-            if why is not None:
-                self._disconnectSelectable(selectable, why, is_read)
 
 
 def install() -> None:
