@@ -23,7 +23,8 @@ from comfyproxy.core.chunked import CHUNKED, ChunkedReader
 from comfyproxy.core.http1 import RequestHead, check_partial_head, parse_request_head
 from comfyproxy.errors import ProtocolError
 from comfyproxy.proxy.exchange import Exchange
-from comfyproxy.proxy.relay import RelayEnd
+from comfyproxy.proxy.relay import RelayEnd, Transport
+from comfyproxy.proxy.splice import WORTHWHILE, Splice, can_splice
 
 if TYPE_CHECKING:
     from comfyproxy.proxy.proxy import Proxy
@@ -55,6 +56,7 @@ class Downstream(RelayEnd):
         self._held_back = False
         self._head_began = False
         self._delimited = True
+        self._splice: Splice | None = None
         self.deadline = self.slot = inf
 
     def connectionMade(self) -> None:
@@ -138,10 +140,13 @@ class Downstream(RelayEnd):
             exchange.begin()
             return
         if body == CHUNKED:
+            # Set before the exchange begins: one that is refused at once leaves a body that nobody reads.
+            self._chunks = ChunkedReader(framed=True)
             self._held = b""
             exchange.begin()
             if self._exchange is exchange:
-                self._chunks = ChunkedReader(framed=not exchange.gathers_body)
+                if exchange.gathers_body:
+                    self._chunks = ChunkedReader(framed=False)
                 self._proxy.deadlines.set(self, self._proxy.timeouts.body)
                 if data:
                     self._read_body(data)
@@ -164,6 +169,40 @@ class Downstream(RelayEnd):
         self._left -= len(data)
         self._body_progress(not self._left)
         exchange.body(data, not self._left)
+        if self._left >= WORTHWHILE and self._exchange is exchange:
+            self._try_splice(exchange)
+
+    def _try_splice(self, exchange: Exchange) -> None:
+        """Let the kernel move the rest of the body, if it can and nothing has to see it."""
+        sink = exchange.body_sink
+        if sink is None or self._splice is not None or not can_splice(self.transport, sink, self._left):
+            return
+        try:
+            self._splice = Splice(self.transport, sink, self._left, self._spliced, self._splice_ended)
+        except OSError:
+            # Out of descriptors: the copying way needs none.
+            return
+
+    def _spliced(self, count: int) -> None:
+        self._left -= count
+        self._body_progress(not self._left)
+        if self._exchange is not None:
+            self._exchange.note_body_progress()
+
+    def _splice_ended(self, left: int) -> None:
+        self._splice = None
+        if not left and self._exchange is not None:
+            self._exchange.body(b"", True)
+
+    def _stop_splice(self) -> None:
+        splice, self._splice = self._splice, None
+        if splice is not None:
+            splice.stop()
+
+    @property
+    def body_sink(self) -> Transport:
+        """Answers of known length may go straight to the connection."""
+        return self.transport
 
     def _read_chunks(self, exchange: Exchange, chunks: ChunkedReader, data: bytes) -> None:
         try:
@@ -171,7 +210,6 @@ class Downstream(RelayEnd):
             if 0 < self._limits.body < chunks.payload:
                 raise ProtocolError(413, "The request's body is larger than this server takes.")
         except ProtocolError as error:
-            self._chunks = None
             self._keep = False
             exchange.break_off(error.status, str(error))
             return
@@ -216,6 +254,7 @@ class Downstream(RelayEnd):
 
     def finish(self) -> None:
         """The answer is out: close, or take the next request."""
+        self._stop_splice()
         unread = self._left or self._chunks is not None
         self._exchange = None
         self._left = 0
@@ -238,6 +277,7 @@ class Downstream(RelayEnd):
 
     def abort(self) -> None:
         """Cut the connection so that the client can tell that the answer is not complete."""
+        self._stop_splice()
         self._exchange = None
         self._keep = False
         if self._delimited:
@@ -267,7 +307,7 @@ class Downstream(RelayEnd):
         """Read on."""
         if self._left or self._chunks is not None:
             self._proxy.deadlines.set(self, self._proxy.timeouts.body)
-        if not self._held_back:
+        if not self._held_back and self._splice is None:
             self.transport.resumeProducing()
 
     def tunnel(self, fields: bytes) -> tuple[RelayEnd, bytes]:
@@ -327,6 +367,7 @@ class Downstream(RelayEnd):
             self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._stop_splice()
         self._proxy.connections.discard(self)
         self._proxy.deadlines.forget(self)
         exchange, self._exchange = self._exchange, None
