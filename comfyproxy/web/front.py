@@ -8,6 +8,7 @@ sent from there piece by piece.
 
 import os
 from collections.abc import Callable
+from copy import copy
 from typing import Any
 
 from twisted.internet.error import ConnectionAborted
@@ -75,8 +76,9 @@ class RequestFront:
             self._close_after_answer()
             self.answer(proxy.answer(error.status, str(error)))
             return
-        if retarget is not None:
-            head.target = retarget(request, head.target)
+        if retarget is not None and (target := retarget(request, head.target)) != head.target:
+            head = copy(head)  # The parser may give the same one to others.
+            head.target = target
         forwarder = proxy.forwarder(self.peer, request.isSecure())
         exchange = self._exchange = Exchange(proxy, self, head, forwarder)
         self._begin(exchange)
@@ -121,6 +123,11 @@ class RequestFront:
         """Send on."""
         self._paused = False
         self._send_body()
+
+    @property
+    def body_sink(self) -> None:
+        """None: twisted.web frames what it is given."""
+        return None
 
     def informational(self, status: int, reason: bytes, fields: bytes) -> None:
         """Pass a 1xx on over HTTP/1.1; HTTP/1.0 has none, and twisted.web can't send any over HTTP/2."""

@@ -338,6 +338,11 @@ class TestPath:
 
         assert line(forwarded(make_rig(build), get(target))) == b"GET %b HTTP/1.1" % expected
 
+    def test_another_resource_is_asked_for_what_it_is_asked_for(self, make_rig: MakeRig, rig: Any) -> None:
+        based = make_rig(lambda reactor: RoundRobinResource("http://10.0.0.1:8188", b"/base", reactor))
+        assert line(forwarded(based, GET)) == b"GET /base/ HTTP/1.1"
+        assert line(forwarded(rig, GET)) == b"GET / HTTP/1.1"
+
     def test_get_child_stays_here(self, rig: Any) -> None:
         assert rig.resource.getChild(b"a", None) is rig.resource
 

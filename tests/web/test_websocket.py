@@ -250,7 +250,7 @@ def test_the_connection_is_given_to_who_sees_messages(rig: Any) -> None:
         key_line = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
         relay = None
 
-        def bridge(self, exchange: Any, upstream: Any) -> "Bridge":
+        def bridge(self, exchange: Any) -> "Bridge":
             self.exchange = exchange
             return self
 
