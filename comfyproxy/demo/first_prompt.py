@@ -14,16 +14,15 @@ from typing import Any, cast
 from urllib.parse import quote, urlencode, urlsplit
 
 from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol
-from twisted.internet.defer import Deferred, DeferredQueue, succeed
+from twisted.internet.defer import Deferred, DeferredQueue
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectError
-from twisted.internet.interfaces import IConsumer, IStreamClientEndpoint
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.ssl import optionsForClientTLS
-from twisted.web.client import Agent, CookieAgent, ResponseFailed, readBody
+from twisted.web.client import Agent, CookieAgent, ResponseFailed
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IBodyProducer
-from zope.interface import implementer
 
+from comfyproxy.demo.bodies import BytesBody, read_body
 from comfyproxy.demo.picture import text_of
 from comfyproxy.demo.queue import Graph
 
@@ -192,34 +191,12 @@ class _Conversation:
 
     async def _request(self, method: bytes, path: str, body: bytes | None = None) -> bytes:
         fields = Headers({"Content-Type": ["application/json"]} if body else {})
-        producer = _Body(body) if body else None
+        producer = BytesBody(body) if body else None
         response = await self._agent.request(method, (self._url + path).encode(), fields, producer)
-        content: bytes = await readBody(response)
+        content: bytes = await read_body(response)
         if response.code != 200:
             raise _Refused(f"{method.decode()} {path} was answered {response.code}: {_message(content)}")
         return content
-
-
-@implementer(IBodyProducer)
-class _Body:
-    """A request body that is known whole."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self.length = len(data)
-
-    def startProducing(self, consumer: IConsumer) -> Deferred[None]:  # noqa: N802
-        consumer.write(self._data)
-        return succeed(None)
-
-    def pauseProducing(self) -> None:
-        """Everything was written at once."""
-
-    def resumeProducing(self) -> None:
-        """Everything was written at once."""
-
-    def stopProducing(self) -> None:
-        """Everything was written at once."""
 
 
 class _EventReader(WebSocketClientProtocol):
@@ -256,7 +233,7 @@ class _EventReader(WebSocketClientProtocol):
     def onOpen(self) -> None:
         self.opened.callback(None)
 
-    def onMessage(self, payload: bytes, isBinary: bool) -> None:  # noqa: N803
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
         if not isBinary:
             self._events.put(json.loads(payload))
 

@@ -71,10 +71,9 @@ Work = Generator[Step, None, Made]
 
 
 class Node:
-    """Base of the node classes: what /object_info says of one, and how it runs."""
+    """Base of the node classes: what /object_info says of one (its docstring too), and how it runs."""
 
     display_name: ClassVar[str]
-    description: ClassVar[str]
     category: ClassVar[str] = "image"
     inputs: ClassVar[Mapping[str, Input]]
     outputs: ClassVar[tuple[str, ...]] = ()
@@ -106,8 +105,9 @@ class Node:
 
 
 class EmptyImage(Node):
+    """One flat colour."""
+
     display_name = "EmptyImage"
-    description = "One flat colour."
     inputs: ClassVar = {
         "width": Input("INT", {"default": 512, "min": 1, "max": 16384, "step": 1}),
         "height": Input("INT", {"default": 512, "min": 1, "max": 16384, "step": 1}),
@@ -123,8 +123,9 @@ class EmptyImage(Node):
 
 
 class LoadImage(Node):
+    """An image that was uploaded."""
+
     display_name = "Load Image"
-    description = "An image that was uploaded."
     inputs: ClassVar = {"image": Input("COMBO", {"image_upload": True})}
     outputs = ("IMAGE", "MASK")
 
@@ -157,8 +158,9 @@ class LoadImage(Node):
 
 
 class DemoSampler(Node):
+    """Takes its time, shows previews, and makes a picture out of a seed."""
+
     display_name = "Demo Sampler"
-    description = "Takes its time, shows previews, and makes a picture out of a seed."
     category = "demo"
     module = "comfyproxy.demo.nodes"
     inputs: ClassVar = {
@@ -184,8 +186,9 @@ class DemoSampler(Node):
 
 
 class SaveImage(Node):
+    """Writes each image of the batch to the output folder."""
+
     display_name = "Save Image"
-    description = "Writes each image of the batch to the output folder."
     inputs: ClassVar = {
         "images": Input("IMAGE"),
         "filename_prefix": Input("STRING", {"default": "ComfyUI"}),
@@ -199,8 +202,9 @@ class SaveImage(Node):
 
 
 class PreviewImage(Node):
+    """Writes each image of the batch to the temp folder."""
+
     display_name = "Preview Image"
-    description = "Writes each image of the batch to the temp folder."
     inputs: ClassVar = {"images": Input("IMAGE")}
     is_output = True
 
@@ -230,7 +234,7 @@ def describe(name: str, node: type[Node], files: Files) -> dict[str, Any]:
         "output_name": list(node.outputs),
         "name": name,
         "display_name": node.display_name,
-        "description": node.description,
+        "description": node.__doc__ or "",
         "python_module": node.module,
         "category": node.category,
         "output_node": node.is_output,

@@ -111,10 +111,12 @@ def parse_query(raw: str) -> dict[str, str]:
 
 
 def json_answer(value: Any, status: int = 200) -> Answer:
+    """``value`` as JSON, in aiohttp's type and spacing."""
     return Answer(status, json.dumps(value).encode(), {"Content-Type": "application/json; charset=utf-8"})
 
 
 def text_answer(text: str, status: int = 200, **fields: str) -> Answer:
+    """``text`` for a person, with more header fields if need be."""
     return Answer(status, text.encode(), {"Content-Type": "text/plain; charset=utf-8", **fields})
 
 

@@ -9,7 +9,7 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from comfyproxy.demo.machine import Machine
 from comfyproxy.demo.origin import is_forbidden
-from comfyproxy.demo.routes import all_routes
+from comfyproxy.demo.routes.table import all_routes
 from comfyproxy.demo.routing import Answer, Asked, parse_query, text_answer
 from comfyproxy.demo.socket import EventSocketFactory
 

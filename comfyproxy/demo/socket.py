@@ -31,7 +31,13 @@ class EventSocket(WebSocketServerProtocol):
 
     factory: "EventSocketFactory"
     transport: Any
-    writable = True
+    maxMessagePayloadSize: int  # noqa: N815
+    _drained = True
+
+    @property
+    def writable(self) -> bool:
+        """Whether its client keeps up; one that is closing takes nothing, and so holds up nobody."""
+        return self._drained or self.state != self.STATE_OPEN
 
     def onConnect(self, request: ConnectionRequest) -> None:
         self.sid = request.params.get("clientId", [""])[0] or uuid.uuid4().hex
@@ -46,7 +52,7 @@ class EventSocket(WebSocketServerProtocol):
         if executor.client_id == self.sid and executor.last_node is not None:
             machine.clients.answer(events.executing_resumed(executor.last_node), self.sid)
 
-    def onMessage(self, payload: bytes, isBinary: bool) -> None:  # noqa: N803
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
         """Only the first text message counts, and only if it flags features."""
         if isBinary or not self._is_first_message:
             return
@@ -62,28 +68,30 @@ class EventSocket(WebSocketServerProtocol):
             clients.answer(Event("feature_flags", self.factory.machine.installation.features), self.sid)
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:  # noqa: N803
-        self.writable = True
         if hasattr(self, "sid"):
             self.factory.machine.clients.leave(self.sid)
 
     def send(self, payload: str | bytes) -> None:
-        """One message (see `clients.Socket`)."""
+        """One message (see `clients.Socket`); nothing once the closing handshake has begun."""
+        if self.state != self.STATE_OPEN:
+            return
         data = payload.encode() if isinstance(payload, str) else payload
-        self.sendMessage(data, isBinary=isinstance(payload, bytes))
+        # autobahn's bound is for both directions, aiohttp's only for what comes in.
+        bound, self.maxMessagePayloadSize = self.maxMessagePayloadSize, 0
+        try:
+            self.sendMessage(data, isBinary=isinstance(payload, bytes))
+        finally:
+            self.maxMessagePayloadSize = bound
 
     def pauseProducing(self) -> None:
-        self.writable = False
+        self._drained = False
 
     def resumeProducing(self) -> None:
-        self.writable = True
-        if self.transport.disconnecting:
-            # A transport that is closing waits for its producer to write again or to go; there is no more to
-            # write.
-            self.transport.unregisterProducer()
+        self._drained = True
         self.factory.machine.clients.flush()
 
     def stopProducing(self) -> None:
-        """The connection is lost; `onClose` follows."""
+        """The connection is lost; `onClose` follows. (autobahn takes its producer away before it closes.)"""
 
     def _watch_transport(self) -> None:
         # The HTTP channel that this connection began on is still registered, and would stop reading instead.
@@ -101,6 +109,7 @@ class EventSocketFactory(WebSocketServerFactory):
         self.machine = machine
         self.setProtocolOptions(
             openHandshakeTimeout=0,
+            closeHandshakeTimeout=10,
             maxMessagePayloadSize=MAXIMUM_MESSAGE,
             failByDrop=False,
             perMessageCompressionAccept=_accept_deflate,

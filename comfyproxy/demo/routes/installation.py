@@ -118,7 +118,7 @@ class InstallationRoutes:
         node = self._is.nodes.get(asked.found["name"])
         if node is None:
             return Answer(404)
-        text = f"# {node.display_name}\n\n{node.description}\n"
+        text = f"# {node.display_name}\n\n{node.__doc__}\n"
         return Answer(200, text.encode(), {"Content-Type": "text/markdown"})
 
     def assets_disabled(self, asked: Asked) -> Answer:
