@@ -97,7 +97,6 @@ def check(arguments: argparse.Namespace) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the proxy in the foreground until it is told to stop."""
-    from comfyproxy.proxy.transports import with_eager_writes
     from comfyproxy.service.foreground import install_reactor, run_in_foreground
 
     sources = sources_of(arguments)
@@ -105,7 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
     reactor = install_reactor()
     from comfyproxy.service.daemon import ProxyService
 
-    return run_in_foreground(reactor, lambda: ProxyService(with_eager_writes(reactor), sources))
+    return run_in_foreground(reactor, lambda: ProxyService(reactor, sources))
 
 
 def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,6 @@ from twisted.application.service import Service
 from twisted.python.usage import UsageError
 
 from comfyproxy.errors import ConfigError
-from comfyproxy.proxy.transports import with_eager_writes
 from comfyproxy.service.daemon import ProxyService
 from comfyproxy.service.usage import TableOptions
 
@@ -30,4 +29,4 @@ def makeService(options: Options, reactor: Any = None) -> Service:
     """The proxy as ``options`` want it, on ``reactor`` or the global one."""
     if reactor is None:
         from twisted.internet import reactor
-    return ProxyService(with_eager_writes(reactor), options.read)
+    return ProxyService(reactor, options.read)

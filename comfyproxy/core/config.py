@@ -93,5 +93,6 @@ class Config:
     access_log: AccessLog = "routing"
     access_log_file: str = "-"
     debug: bool = False
+    plain_io: bool = False
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)

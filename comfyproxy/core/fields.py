@@ -1,8 +1,9 @@
 """The field lines of a head, read once (RFC 9112 section 5).
 
-A client's requests on one connection, and a server's answers within one second, mostly have the very same lines, and
-many clients send the same ones too. So what reading them yields is a value of its own, shared by all heads that have
-these lines: reading again costs one look-up. Only small blocks are kept, and only so many.
+A client's requests on one connection, and a server's answers within one second, mostly have the very same
+lines, and many clients send the same ones too. So what reading them yields is a value of its own, shared
+by all heads that have these lines: reading again costs one look-up. Only small blocks are kept, and only
+so many.
 """
 
 import re

@@ -38,9 +38,9 @@ _HOST = re.compile(rb"(?:(?:[A-Za-z0-9._~%!$&'()*+;=-]+|\[[0-9A-Fa-f:.]+\])(?::[
 class Head:
     """What requests and responses have in common.
 
-    ``block`` holds the field lines and what they say; ``notable`` is its own. ``close`` says that the sender will
-    not reuse the connection, ``upgrade`` that it offers to switch protocols. Heads are values: nothing in one
-    changes once it is parsed.
+    ``block`` holds the field lines and what they say; ``notable`` is its own. ``close`` says that the
+    sender will not reuse the connection, ``upgrade`` that it offers to switch protocols. Heads are
+    values: nothing in one changes once it is parsed.
     """
 
     __slots__ = ("block", "body", "close", "minor", "notable", "upgrade")

@@ -63,6 +63,7 @@ def load(layers: Sequence[Layer], tap_conf: TapConf, files: Files) -> Loaded:
         access_log=settings.value("access_log"),
         access_log_file=_access_log_file(settings),
         debug=settings.value("debug"),
+        plain_io=settings.value("plain_io"),
         timeouts=_timeouts(settings),
         limits=_limits(settings),
     )

@@ -165,6 +165,13 @@ OPTIONS = (
         "auto",
     ),
     Option(
+        "plain-io",
+        CLIENTS,
+        FLAG,
+        "use Twisted's stock transports and no splice, to find out whether an accelerator is at fault",
+        False,
+    ),
+    Option(
         "trusted-proxy",
         CLIENTS,
         NETWORK,

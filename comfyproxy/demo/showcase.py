@@ -13,7 +13,6 @@ from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
 
 from comfyproxy.demo.first_prompt import Failed, Finished, Queued, Report, Step, run_prompt
 from comfyproxy.demo.server import SimulatedComfyUI, start_demo_servers, stop_all
-from comfyproxy.proxy.transports import with_eager_writes
 from comfyproxy.service.daemon import ProxyService
 from comfyproxy.service.sources import Sources
 
@@ -81,7 +80,7 @@ class Demo(MultiService):
         }
         # An empty directory: a .env or tap.conf that lies about is not meant for the demo.
         with tempfile.TemporaryDirectory() as nowhere:
-            return ProxyService(with_eager_writes(self._reactor), Sources(options, {}, nowhere))
+            return ProxyService(self._reactor, Sources(options, {}, nowhere))
 
     async def _first_prompt(self, url: str) -> None:
         bar = Progress(

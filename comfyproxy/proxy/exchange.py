@@ -32,7 +32,7 @@ from comfyproxy.errors import (
 )
 from comfyproxy.proxy.connectors import Dialer
 from comfyproxy.proxy.front import Front
-from comfyproxy.proxy.relay import Relay
+from comfyproxy.proxy.relay import Relay, Transport
 from comfyproxy.proxy.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -142,8 +142,9 @@ class Exchange:
         if self._gathered is not None:
             self._take_gathered(data, complete)
         elif self._upstream is not None:
-            self._body_sent = True
-            self._upstream.write(data)
+            if data:
+                self._body_sent = True
+                self._upstream.write(data)
         elif not self.status:
             self._pending = (*self._pending, data)
             self.front.pause_body()
@@ -443,7 +444,23 @@ class Exchange:
     def resume_answer(self) -> None:
         """The client takes more again."""
         if self._upstream is not None:
-            self._upstream.transport.resumeProducing()
+            self._upstream.resume_answer()
+
+    @property
+    def answer_sink(self) -> Transport | None:
+        """Where the octets of an answer's body may go without passing through here, if anywhere."""
+        return self.front.body_sink if self._watched is None and self.proxy.splices else None
+
+    @property
+    def body_sink(self) -> Transport | None:
+        """The same for the request's body: the connection to the backend, once there is one."""
+        return self._upstream.transport if self._upstream is not None and self.proxy.splices else None
+
+    def note_body_progress(self) -> None:
+        """Octets of the request's body went straight to `body_sink`."""
+        self._body_sent = True
+        if self._upstream is not None:
+            self._upstream.note_progress()
 
 
 def request_id(head: RequestHead) -> str:

@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from comfyproxy.core.answers import Answer
-from comfyproxy.proxy.relay import RelayEnd
+from comfyproxy.proxy.relay import RelayEnd, Transport
 
 
 class Front(Protocol):
@@ -15,6 +15,10 @@ class Front(Protocol):
     takes_chunks: bool
     """Whether bodies of unknown length are written in chunks; else they come decoded and end with
     `finish`."""
+
+    @property
+    def body_sink(self) -> Transport | None:
+        """The transport that takes a body of known length as it is, if this front has one."""
 
     def informational(self, status: int, reason: bytes, fields: bytes) -> None:
         """Pass a 1xx on, if this client may have it."""

@@ -32,7 +32,7 @@ FAILURE_LOG_INTERVAL = 5.0
 class Proxy:
     """One proxy: its routes, its connections to backends, its clock and its log.
 
-    ``bridges`` joins WebSockets whose
+    ``splices`` lets the kernel move long bodies where it can. ``bridges`` joins WebSockets whose
     messages are to be seen; ``None`` relays them as bytes.
     """
 
@@ -48,6 +48,7 @@ class Proxy:
         log: AccessLog | None = None,
         trusted: tuple[str, ...] = (),
         debug: bool = False,
+        splices: bool = True,
     ) -> None:
         self.reactor = reactor
         self.routes = routes
@@ -55,6 +56,7 @@ class Proxy:
         self.timeouts = timeouts if timeouts is not None else Timeouts()
         self.log = log if log is not None else AccessLog(reactor, lambda lines: None)
         self.debug = debug
+        self.splices = splices
         self.bridges: Bridges | None = None
         self.deadlines = Deadlines(reactor)
         self.connections: set[Downstream | TCPDownstream] = set()

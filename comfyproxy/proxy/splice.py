@@ -1,28 +1,30 @@
 """Long bodies from socket to socket inside the kernel (Linux, ``splice(2)``).
 
-Design note. A body of known length needs no look from us: only its count matters. Copying 10 MiB through Python costs
-five times what the kernel needs to hand the pages over, so from `WORTHWHILE` octets on, the rest of such a body
-goes source socket -> pipe -> sink socket, and Python only counts.
+Design note. A body of known length needs no look from us: only its count matters. Copying 10 MiB through
+Python costs five times what the kernel needs to hand the pages over, so from `WORTHWHILE` octets on, the
+rest of such a body goes source socket -> pipe -> sink socket, and Python only counts.
 
-The two transports stay what they are. The source's reading is stopped, and a `Splice` reads a *duplicate* of its
-descriptor: epoll knows registrations by descriptor, so both can be registered without knowing of each other, and the
-sink's own reader goes on noticing a client that hangs up. At the end (all octets moved, or an end or error on
-the source) the source reads again by itself, and whatever happened shows there in the ordinary way. Nothing may be
-waiting in the sink's buffer when this begins, since the octets would overtake it; `can_splice` looks.
+The two transports stay what they are. The source's reading is stopped, and a `Splice` reads a *duplicate*
+of its descriptor: epoll knows registrations by descriptor, so both can be registered without knowing of
+each other, and the sink's own reader goes on noticing a client that hangs up. At the end (all octets
+moved, or an end or error on the source) the source reads again by itself, and whatever happened shows
+there in the ordinary way. Nothing may be waiting in the sink's buffer when this begins, since the octets
+would overtake it; `can_splice` looks.
 
-Back-pressure is the pipe's: while the sink takes nothing, nothing more is read, so one pipe (`PIPE_SIZE`) is all
-that waits. Pipes are kept for the next transfer if they are empty.
+Back-pressure is the pipe's: while the sink takes nothing, nothing more is read, so one pipe (`PIPE_SIZE`)
+is all that waits. Pipes are kept for the next transfer if they are empty.
 
 Not used, and never an error, where it cannot be: TLS, transports other than those of `transports`, other
 systems, no descriptors left.
 
-Rejected: splicing chunked bodies (each chunk's framing has to be seen; it would be two system calls more a chunk) and
-tunnels (a pipe and two descriptors each, for messages that are mostly smaller than the cost).
+Rejected: splicing chunked bodies (each chunk's framing has to be seen; it would be two system calls more
+a chunk) and tunnels (a pipe and two descriptors each, for messages that are mostly smaller than the
+cost).
 """
 
-import fcntl
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.interfaces import IReadDescriptor, IWriteDescriptor
@@ -44,7 +46,8 @@ _spare: list[tuple[int, int]] = []
 
 
 def can_splice(source: Any, sink: Any, octets: int) -> bool:
-    """Whether ``octets`` from ``source`` to ``sink`` (transports) are worth a splice, and it is possible now."""
+    """Whether ``octets`` from ``source`` to ``sink`` (transports) are worth a splice, and it is possible
+    now."""
     return (
         octets >= WORTHWHILE
         and isinstance(source, EagerWrites)
@@ -55,19 +58,18 @@ def can_splice(source: Any, sink: Any, octets: int) -> bool:
     )
 
 
-@implementer(IReadDescriptor, IWriteDescriptor)
 class Splice:
     """Moves ``octets`` from ``source`` to ``sink``.
 
-    ``moved`` is called with each count that has left, ``ended`` once with the octets that have not: 0 is success; else
-    the source ended or failed, or the sink did, and their transports will say so. `stop` ends it silently.
-    Raises `OSError` if there are no descriptors for it; then nothing has happened.
+    ``moved`` is called with each count that has left, ``ended`` once with the octets that have not: 0 is
+    success; else the source ended or failed, or the sink did, and their transports will say so. `stop`
+    ends it silently. Raises `OSError` if there are no descriptors for it; then nothing has happened.
     """
 
     def __init__(
         self,
-        source: EagerWrites,
-        sink: EagerWrites,
+        source: Any,
+        sink: Any,
         octets: int,
         moved: Callable[[int], None],
         ended: Callable[[int], None],
@@ -171,9 +173,11 @@ class _Descriptor:
         self.doRead = self.doWrite = act
 
     def fileno(self) -> int:
+        """The descriptor to watch."""
         return self._descriptor
 
     def logPrefix(self) -> str:
+        """What the log calls it."""
         return "splice"
 
     def connectionLost(self, reason: Failure) -> None:
@@ -187,12 +191,13 @@ _FLAGS = getattr(os, "SPLICE_F_NONBLOCK", 0) | getattr(os, "SPLICE_F_MOVE", 0)
 def _take_pipe() -> tuple[int, int]:
     if _spare:
         return _spare.pop()
+    # Systems without splice have no fcntl either.
+    import fcntl
+
     pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
+    with suppress(OSError):
+        # Past what one user's pipes may hold in all they stay small, which costs turns, not octets.
         fcntl.fcntl(pipe[1], fcntl.F_SETPIPE_SZ, PIPE_SIZE)
-    except OSError:
-        # More pipes than this user may enlarge: a small one does, in more turns.
-        return pipe
     return pipe
 
 

@@ -65,6 +65,11 @@ class EagerReactor:
 class EagerWrites(Connection):
     """Sends at once what can be sent at once."""
 
+    @property
+    def is_flushed(self) -> bool:
+        """Whether everything that was written has gone to the socket."""
+        return not self._tempDataBuffer and not self.dataBuffer
+
     def write(self, data: bytes) -> None:
         """As `ITransport.write`."""
         if (

@@ -24,6 +24,7 @@ from comfyproxy.errors import (
     ProtocolError,
 )
 from comfyproxy.proxy.relay import RelayEnd
+from comfyproxy.proxy.splice import WORTHWHILE, Splice, can_splice
 
 if TYPE_CHECKING:
     from comfyproxy.core.config import Timeouts
@@ -52,6 +53,7 @@ class Upstream(RelayEnd):
         self._left = 0
         self._chunks: ChunkedReader | None = None
         self._informational = 0
+        self._splice: Splice | None = None
         self._timeouts: Timeouts | None = None
 
     def connectionMade(self) -> None:
@@ -70,12 +72,29 @@ class Upstream(RelayEnd):
     def write(self, data: bytes) -> None:
         """Send more of the request's body."""
         self.transport.write(data)
+        self.note_progress()
+
+    def note_progress(self) -> None:
+        """The request's body is on its way: the time to answer begins anew."""
+        if self._head is None and self._timeouts is not None:
+            self.connector.deadlines.set(self, self._timeouts.response)
+
+    def resume_answer(self) -> None:
+        """Read on, the client takes more."""
+        if self._splice is None:
+            self.transport.resumeProducing()
 
     def abort(self) -> None:
         """Close at once; the exchange hears nothing more."""
         self.exchange = None
+        self._stop_splice()
         self.connector.deadlines.forget(self)
         self.transport.abortConnection()
+
+    def _stop_splice(self) -> None:
+        splice, self._splice = self._splice, None
+        if splice is not None:
+            splice.stop()
 
     def give_away(self) -> None:
         """Leave the connection to a relay."""
@@ -143,6 +162,32 @@ class Upstream(RelayEnd):
                 self._read_body(exchange, data)
         else:
             exchange.answered(head, data, False)
+            if self.exchange is exchange and self._left >= WORTHWHILE:
+                self._try_splice(exchange)
+
+    def _try_splice(self, exchange: "Exchange") -> None:
+        """Let the kernel move the rest of the body, if it can now; else it is asked again later."""
+        sink = exchange.answer_sink
+        if sink is None or not can_splice(self.transport, sink, self._left):
+            return
+        try:
+            self._splice = Splice(self.transport, sink, self._left, self._spliced, self._splice_ended)
+        except OSError:
+            # Out of descriptors: the copying way needs none.
+            return
+
+    def _spliced(self, count: int) -> None:
+        self._left -= count
+        if self.exchange is not None and self._timeouts is not None:
+            self.exchange.sent += count
+            self.connector.deadlines.set(self, self._timeouts.idle)
+
+    def _splice_ended(self, left: int) -> None:
+        self._splice = None
+        exchange, head = self.exchange, self._head
+        if not left and exchange is not None and head is not None:
+            self._complete(exchange, head.close)
+            exchange.answer_data(b"", True)
 
     def _read_body(self, exchange: "Exchange", data: bytes) -> None:
         if self._chunks is not None:
@@ -158,6 +203,8 @@ class Upstream(RelayEnd):
         self._left -= len(data)
         if self._left > 0:
             exchange.answer_data(data, False)
+            if self._left >= WORTHWHILE and self.exchange is exchange:
+                self._try_splice(exchange)
             return
         close = head.close or self._left < 0
         if self._left < 0:
@@ -215,6 +262,7 @@ class Upstream(RelayEnd):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.is_lost = True
+        self._stop_splice()
         self.connector.open.discard(self)
         self.connector.deadlines.forget(self)
         if self.relay is not None:

@@ -19,6 +19,7 @@ from comfyproxy.proxy.accesslog import FORMATS, AccessLog
 from comfyproxy.proxy.listeners import HTTPListener
 from comfyproxy.proxy.proxy import Proxy
 from comfyproxy.proxy.tcp import TCPListener
+from comfyproxy.proxy.transports import with_eager_writes
 from comfyproxy.service.output import Output, open_output
 from comfyproxy.service.routing import Routing
 from comfyproxy.service.sources import Sources
@@ -38,10 +39,10 @@ class ProxyService(MultiService):
 
     def __init__(self, reactor: Any, sources: Sources) -> None:
         super().__init__()
-        self._reactor = reactor
         self._sources = sources
         self._loaded = sources.load()
-        self._routing = Routing(reactor)
+        self._reactor = reactor if self.config.plain_io else with_eager_writes(reactor)
+        self._routing = Routing(self._reactor)
         self._ports: list[IListeningPort] = []
         self._output: Output | None = None
         self._previous_hangup: Any = None
@@ -98,7 +99,7 @@ class ProxyService(MultiService):
         config = self.config
         self._warn()
         self._routing.apply(config)
-        self.proxy = proxy = Proxy(self._reactor, self._routing.table, trusted=config.trusted_proxies)
+        self.proxy = proxy = Proxy(self._reactor, self._routing.table, splices=not config.plain_io)
         self._adopt(proxy, config)
         self._listen(proxy, config)
         for name, pool in config.pools.items():

@@ -14,7 +14,6 @@ from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
-from comfyproxy.proxy.transports import with_eager_writes
 from comfyproxy.service.daemon import ProxyService
 from comfyproxy.service.sources import Sources
 
@@ -65,7 +64,7 @@ async def start_service(tmp_path: Path) -> AsyncIterator[Callable[..., ProxyServ
 
     def start(**options: Any) -> ProxyService:
         options = {"listen": ["tcp:0:interface=127.0.0.1"], "access_log": "none"} | options
-        service = ProxyService(with_eager_writes(global_reactor), Sources(options, {}, str(tmp_path)))
+        service = ProxyService(global_reactor, Sources(options, {}, str(tmp_path)))
         services.append(service)
         service.privilegedStartService()
         service.startService()
