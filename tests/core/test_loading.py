@@ -298,6 +298,7 @@ def test_every_other_option_finds_its_field() -> None:
         {
             "listen": ["tcp:80", "tcp6:80"],
             "websocket": "relay",
+            "plain_io": True,
             "trusted_proxy": ["10.0.0.0/8"],
             "access_log": "json",
             "access_log_file": "access.log",
@@ -312,6 +313,7 @@ def test_every_other_option_finds_its_field() -> None:
         routes=result.routes,
         listen=("tcp:80", "tcp6:80"),
         websocket="relay",
+        plain_io=True,
         trusted_proxies=("10.0.0.0/8",),
         access_log="json",
         access_log_file="/work/access.log",
