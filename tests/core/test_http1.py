@@ -280,6 +280,28 @@ def test_answers_that_have_no_body_have_none_whatever_their_fields_say(status: i
     assert response(b"", line).body == 0
 
 
+def test_same_small_head_is_parsed_once_and_an_answer_once_for_each_method() -> None:
+    assert request(b"X-Once: 1\r\n") is request(b"X-Once: 1\r\n")
+    assert request(b"X-Once: 1\r\n", line=b"PUT / HTTP/1.1") is not request(b"X-Once: 1\r\n")
+    fields = b"Content-Length: 5\r\n"
+    assert response(fields) is response(fields)
+    assert (response(fields).body, response(fields, method=b"HEAD").body) == (5, 0)
+
+
+def test_large_head_is_parsed_each_time() -> None:
+    fields = b"X-Large: " + b"x" * 4096 + b"\r\n"
+    assert request(fields) is not request(fields)
+    assert response(fields) is not response(fields)
+
+
+def test_refused_head_is_refused_each_time() -> None:
+    for _ in range(2):
+        with pytest.raises(ProtocolError):
+            request(b"Host: b.example\r\n")
+        with pytest.raises(BackendProtocolError):
+            response(b"Content-Length: x\r\n")
+
+
 @pytest.mark.parametrize("tail", [b"", b": 1", b"\x00\r\n\r\n", b"\r\n\r"])
 def test_long_heads_are_read_and_refused_in_linear_time(tail: bytes) -> None:
     # Were any part of it quadratic, these would take minutes and run into the time limit of a test.
