@@ -9,8 +9,10 @@ which server did the work.
 Reading order. Values and state without I/O: `picture` (with `font`) draws, `files` keeps input, output and
 temp, `nodes` says what can be run, `graph` checks and orders a workflow, `queue` and `jobs` are what is asked
 for and what became of it, `events` are the messages, `clients` says who gets them, `execution` runs one
-prompt as a generator of pauses. Towards HTTP: `routing` and the `routes` package map values to values,
-`userdata` and `multipart` serve them. With I/O: `worker` (the clock), `socket` (autobahn), `site`
-(twisted.web), and `server`, which puts one together. `first_prompt` is the other side: a client that sends a
-workflow to any ComfyUI and reports how it goes.
+prompt as a generator of pauses, `worker` turns the pauses into calls of a clock, and `machine` puts these
+together. Towards HTTP: `routing` and the `routes` package map values to values; `userdata`, `logs`, `origin`
+and `multipart` serve them. With I/O: `socket` (autobahn), `site` (twisted.web), and `server`, which listens.
+
+The other side: `first_prompt` is a client that sends a workflow to any ComfyUI and reports how it goes, and
+`showcase` is the `demo` command.
 """

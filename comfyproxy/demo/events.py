@@ -74,9 +74,7 @@ def executing(node_id: str | None, prompt_id: str) -> Event:
 
 
 def executing_resumed(node_id: str) -> Event:
-    """What a client that comes back in mid-job is told: the node, but not the prompt (server.py,
-    websocket_handler).
-    """
+    """What a client that comes back in mid-job is told: the node, but not the prompt."""
     return Event("executing", {"node": node_id})
 
 

@@ -27,9 +27,7 @@ class Interrupted(Exception):
 
 
 class Executor:
-    """The worker of one server, without its clock: what runs, for whom, and what earlier prompts left to be
-    reused.
-    """
+    """What one server runs, for whom, and what earlier prompts left to be reused."""
 
     def __init__(
         self,
@@ -56,8 +54,7 @@ class Executor:
         self.cache.clear()
 
     def run(self, prompt: QueuedPrompt, now: Now) -> Pauses:
-        """Run the prompt that the queue has just given: yields pauses in seconds, is sent the time after
-        each.
+        """Run the prompt that the queue has given: yields pauses in seconds, is sent the time after each.
 
         Throwing `Interrupted` in ends it early; it still stores its history. ``now`` is in seconds since the
         epoch.
@@ -167,7 +164,7 @@ class _Run:
         self._publish(events.progress_state(self._prompt.prompt_id, self._progress))
 
     def _say(self, kind: str, data: Mapping[str, Any], *, broadcast: bool = False) -> None:
-        """A message that the history keeps; without a client it is sent to nobody, or, if ``broadcast``, to
+        """A message that the history keeps; of nobody's prompt it is sent to nobody, or (``broadcast``) to
         all.
         """
         event = Event(kind, {"prompt_id": self._prompt.prompt_id, **data, "timestamp": int(self._now * 1000)})

@@ -35,9 +35,7 @@ class StoredFile:
 
     @property
     def etag(self) -> str:
-        """The entity tag that aiohttp gives a file: time of change and size, so it differs between two
-        servers.
-        """
+        """aiohttp's entity tag: time of change and size, so it differs between two servers."""
         return f'"{int(self.modified * 1e9):x}-{len(self.data):x}"'
 
 
@@ -55,9 +53,7 @@ class Files:
         return self._files.get((folder, _inside(posixpath.join(subfolder, name))))
 
     def annotated(self, name: str) -> StoredFile | None:
-        """The file that a LoadImage input names: in `input` unless an annotation like ` [output]` says
-        otherwise.
-        """
+        """The file that a LoadImage input names: in `input` unless an annotation says otherwise."""
         plain, folder = split_annotation(name)
         try:
             return self.find(folder or "input", "", plain)
@@ -75,9 +71,7 @@ class Files:
         return stored
 
     def upload_name(self, folder: str, subfolder: str, name: str, data: bytes) -> str:
-        """The name under which an upload is kept: its own, unless other bytes have it (server.py,
-        image_upload).
-        """
+        """The name to keep an upload under: its own unless other bytes have it (server.py, image_upload)."""
         stem, suffix = posixpath.splitext(name)
         candidate, attempt = name, 0
         while (taken := self.find(folder, subfolder, candidate)) is not None and taken.data != data:
@@ -108,9 +102,7 @@ class Files:
 
 
 def split_annotation(name: str) -> tuple[str, str | None]:
-    """`x.png [output]` as (`x.png`, `output`); no annotation gives None (folder_paths.py,
-    annotated_filepath).
-    """
+    """`x.png [output]` as (`x.png`, `output`), None without one (folder_paths.py, annotated_filepath)."""
     if found := _ANNOTATED.fullmatch(name):
         return found[1].removesuffix(" "), found[2]
     return name, None

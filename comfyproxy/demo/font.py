@@ -1,6 +1,4 @@
-"""The letters of the demo's pictures: 5 x 7 pixels each, for the printable ASCII that names and ids are made
-of.
-"""
+"""The letters of the demo's pictures, 5 x 7 pixels each: the ASCII that names and ids are made of."""
 
 from collections.abc import Iterator
 
@@ -100,9 +98,7 @@ def glyph(character: str) -> bytes:
 
 
 def text_width(text: str, scale: int = 1) -> int:
-    """How many pixels wide ``text`` is, with one (scaled) pixel between two characters and none after the
-    last.
-    """
+    """How many pixels wide ``text`` is, with one (scaled) pixel between two characters."""
     return max(0, len(text) * (WIDTH + 1) - 1) * scale
 
 

@@ -1,5 +1,4 @@
-"""What can be said of a workflow before it runs: whether it is valid, in which order its nodes run, what they
-equal.
+"""Of a workflow before it runs: whether it is valid, in which order its nodes run, what is equal.
 
 The errors are ComfyUI's own (execution.py, validate_prompt), word for word where clients and pages show them.
 """
@@ -20,9 +19,7 @@ _CONVERSIONS = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """``outputs`` are the output nodes that can run; without any, ``error`` says why; ``node_errors`` is per
-    node.
-    """
+    """``outputs`` are the output nodes that can run; without any, ``error`` says why."""
 
     outputs: tuple[str, ...] = ()
     error: Mapping[str, Any] | None = None
@@ -51,9 +48,7 @@ def validate(
 
 
 def execution_order(graph: Graph, outputs: Iterable[str], done: Iterable[str] = ()) -> list[str]:
-    """The nodes to run, each after what it depends on; ``done`` ones are not, unless they are outputs
-    themselves.
-    """
+    """The nodes to run, each after what it needs; ``done`` ones are left out, unless they are outputs."""
     finished = set(done)
     order: list[str] = []
     pending = [(node_id, False) for node_id in reversed(list(outputs))]
@@ -74,9 +69,7 @@ def execution_order(graph: Graph, outputs: Iterable[str], done: Iterable[str] = 
 def signatures(
     graph: Graph, nodes: Mapping[str, type[Node]], files: Files, outputs: Iterable[str]
 ) -> dict[str, str]:
-    """Per node that ``outputs`` need, a digest that is equal when the result is: class, inputs, and all
-    before it.
-    """
+    """Per node that ``outputs`` need, a digest of all that its result depends on."""
     known: dict[str, str] = {}
     for node_id in execution_order(graph, outputs):
         node = graph[node_id]

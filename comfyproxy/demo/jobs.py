@@ -93,9 +93,7 @@ def find_job(queue: PromptQueue, prompt_id: str) -> dict[str, Any] | None:
 
 
 def is_job_id(value: object) -> bool:
-    """Whether ``value`` is a UUID in canonical form (lower case, hyphens), the only form that ComfyUI >= 0.25
-    takes.
-    """
+    """Whether ``value`` is a UUID in canonical form (lower case, hyphens), all that ComfyUI >= 0.25 takes."""
     if not isinstance(value, str):
         return False
     try:

@@ -19,9 +19,7 @@ class Logs:
         self.subscribers: set[str] = set()
 
     def add(self, now: float, text: str) -> None:
-        """One more line; subscribers that are not connected to this very server are struck off, as ComfyUI
-        does.
-        """
+        """One more line; subscribers that are not connected here are struck off, as ComfyUI does."""
         entry = {"t": datetime.fromtimestamp(now, UTC).replace(tzinfo=None).isoformat(), "m": text + "\n"}
         self.entries.append(entry)
         self.subscribers = {sid for sid in self.subscribers if sid in self._clients}

@@ -1,6 +1,4 @@
-"""One simulated ComfyUI without its network: all it remembers, and the worker that runs its prompts on a
-clock.
-"""
+"""One simulated ComfyUI without its network: all it remembers, and the worker on its clock."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -60,9 +58,7 @@ class Installation:
 
 
 class Machine:
-    """The parts of one server, put together. ``clock`` gives the time (seconds since the epoch) and the
-    pauses.
-    """
+    """One server, put together. ``clock`` gives the time (seconds since the epoch) and the pauses."""
 
     def __init__(self, installation: Installation, clock: IReactorTime, speed: float = 1.0) -> None:
         self.installation = installation

@@ -47,9 +47,7 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class Workshop:
-    """What a node may use: the server's name and colour, its files, its dice, the prompt it works for, the
-    time.
-    """
+    """What a node may use: its server's name, colour, files and dice, its prompt, and the time."""
 
     server: str
     hue: float

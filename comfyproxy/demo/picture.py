@@ -42,9 +42,7 @@ class Image:
 
 
 def card(image: Image, server: str, hue: float, prompt_id: str, text: Mapping[str, str]) -> bytes:
-    """The PNG file that shows ``image`` as made by ``server`` for ``prompt_id``; ``text`` goes into its text
-    chunks.
-    """
+    """The PNG file of ``image`` as made by ``server`` for ``prompt_id``, with ``text`` as its text chunks."""
     if image.source is not None and image.source.startswith(SIGNATURE):
         return image.source
     canvas = _Canvas(image.width, image.height)
@@ -63,9 +61,7 @@ def card(image: Image, server: str, hue: float, prompt_id: str, text: Mapping[st
 
 
 def preview(seed: int, hue: float, done: float, side: int = 128) -> bytes:
-    """A small square PNG of the mosaic of ``seed``, of which the share ``done`` (0 to 1) has come out of the
-    noise.
-    """
+    """A small PNG of the mosaic of ``seed``, the share ``done`` (0 to 1) of it out of the noise."""
     noise = random.Random(f"{seed}:{done}")
     canvas = _Canvas(side, side)
     canvas.mosaic(
@@ -78,9 +74,7 @@ def preview(seed: int, hue: float, done: float, side: int = 128) -> bytes:
 
 
 def png(width: int, rows: Sequence[bytes], palette: Sequence[Color], text: Mapping[str, str]) -> bytes:
-    """A PNG file of 8-bit palette indexes (W3C PNG, colour type 3); keywords of ``text`` are Latin-1, 1 to 79
-    long.
-    """
+    """A PNG file of palette indexes (W3C PNG, colour type 3); keys of ``text`` are Latin-1, 1 to 79 long."""
     header = struct.pack(">IIBBBBB", width, len(rows), 8, 3, 0, 0, 0)
     words = [
         _chunk(b"tEXt", key.encode("latin-1") + b"\0" + value.encode("latin-1", "replace"))
@@ -159,9 +153,7 @@ class _Canvas:
 
 
 def _write_band(canvas: _Canvas, server: str, prompt_id: str) -> None:
-    """The dark band at the foot, with the name as large as fits; pictures too small to be read on stay
-    without.
-    """
+    """The dark band at the foot, the name as large as fits; too small a picture stays without."""
     room = canvas.width * 9 // 10
     name_scale = min(room // max(1, text_width(server)), canvas.height // 64)
     id_scale = min(room // max(1, text_width(prompt_id)), canvas.height // 128)
@@ -195,9 +187,7 @@ def _plasma(seed: int, cells: int = 32) -> list[bytes]:
 
 
 def _shades(hue: float) -> list[Color]:
-    """From a deep to a light shade of a hue (0 to 1), turning a little on the way so that the light stays
-    warm.
-    """
+    """From a deep to a light shade of a hue (0 to 1), which turns a little on the way."""
     colors = []
     for step in range(SHADES):
         share = step / (SHADES - 1)

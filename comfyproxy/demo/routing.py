@@ -34,9 +34,7 @@ class Malformed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request. ``path`` is as sent; names in ``fields`` are lower case; ``found`` are the path's own
-    parameters.
-    """
+    """One request: ``path`` as sent, ``fields`` by lower-case name, ``found`` the path's own parameters."""
 
     method: str
     path: str
@@ -121,8 +119,7 @@ def text_answer(text: str, status: int = 200, **fields: str) -> Answer:
 
 
 def file_answer(asked: Asked, stored: StoredFile, fields: Mapping[str, str]) -> Answer:
-    """One file with its validators: conditional requests (304) and one range of bytes (206, 416), as aiohttp
-    gives it.
+    """One file as aiohttp gives it: with validators, conditional (304), in part (206, 416).
 
     RFC 9110, sections 13 and 14; several ranges at once are refused, as aiohttp does.
     """

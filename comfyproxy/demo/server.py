@@ -71,8 +71,7 @@ class SimulatedComfyUI:
         return endpoint.listen(self._connections).addCallback(listening)
 
     def stop(self) -> Deferred[None]:
-        """Be gone as a process that was killed: nobody is told, and nothing is left on the reactor once it
-        fires.
+        """Be gone as a process that was killed: nobody is told. Once it fires, the reactor is clean.
 
         It does not come back; a server that was started again is a new one.
         """
@@ -93,10 +92,10 @@ class SimulatedComfyUI:
 def start_demo_servers(
     reactor: IReactorTime, count: int = 3, **options: Any
 ) -> Deferred[list[SimulatedComfyUI]]:
-    """``count`` servers gpu-1, gpu-2 ... on free loopback ports, in colours far apart; ``options`` as
-    SimulatedComfyUI's.
+    """``count`` servers gpu-1, gpu-2 ... on free loopback ports, in colours far apart.
 
-    If one cannot listen, those that do are stopped again and the Deferred fails.
+    ``options`` are SimulatedComfyUI's. If one cannot listen, those that do are stopped again and the Deferred
+    fails.
     """
     servers = [
         SimulatedComfyUI(f"gpu-{number}", reactor, hue=(0.58 + (number - 1) * 0.382) % 1, **options)

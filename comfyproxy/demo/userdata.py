@@ -25,9 +25,7 @@ class UserFile:
 
 
 class UserData:
-    """The one user of a server without --multi-user. Paths are normal and relative, as `normal_path` gives
-    them.
-    """
+    """The one user of a server without --multi-user; paths are as `normal_path` gives them."""
 
     def __init__(self) -> None:
         self.settings: dict[str, Any] = {}
@@ -52,9 +50,7 @@ class UserData:
         return [kept for kept in inside if recurse or posixpath.dirname(kept.path) == folder]
 
     def tree(self, folder: str) -> list[dict[str, Any]] | None:
-        """Everything under ``folder`` as /v2/userdata shows it, folders first; None when there is no such
-        folder.
-        """
+        """What is under ``folder``, as /v2/userdata shows it, folders first; None: no such folder."""
         inside = {
             path: kept for path, kept in self.files.items() if not folder or path.startswith(folder + "/")
         }

@@ -1,6 +1,4 @@
-"""The thread of ComfyUI that takes prompts off the queue, here on a clock: never blocking, and exact in
-tests.
-"""
+"""ComfyUI's thread that takes prompts off the queue, here on a clock: never blocking, exact in tests."""
 
 from collections.abc import Callable
 from functools import partial

@@ -55,8 +55,7 @@ class FileRoutes:
         return self._upload(form, keep=original is not None)
 
     def get_view(self, asked: Asked) -> Answer:
-        """A file by (type, subfolder, filename); a wrong type or an empty name is 400, a way out of the
-        folder 403.
+        """A file by (type, subfolder, filename): 400 for a bad type or name, 403 outside the folder.
 
         `preview=` and `channel=` ask for another encoding; the simulation has only the one that is stored,
         and answers it, as ComfyUI does for these, without validators.

@@ -1,6 +1,4 @@
-"""/api/jobs, since ComfyUI 0.6: declared with its prefix, so that bare /jobs is unknown and /api/api/jobs is
-not.
-"""
+"""/api/jobs, since ComfyUI 0.6: declared with its prefix, so /jobs is unknown and /api/api/jobs is not."""
 
 from collections.abc import Iterator
 

@@ -122,9 +122,7 @@ class PromptRoutes:
         return Answer()
 
     def _number(self, body: dict[str, Any]) -> float:
-        """The caller's own place in the queue, or the next one of this server's counter, negative for the
-        front.
-        """
+        """The caller's own place in the queue, or this server's next one, negative for the front."""
         if "number" in body:
             try:
                 return float(body["number"])

@@ -1,6 +1,4 @@
-"""What the page keeps for its user: settings and files. The simulation has one user, as ComfyUI without
---multi-user.
-"""
+"""What the page keeps for its user (there is one, as without --multi-user): settings and files."""
 
 import posixpath
 import re
