@@ -16,7 +16,7 @@ from math import inf
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -139,7 +139,12 @@ class Relay:
         """``end``'s peer sends no more; pass that on, and close once both have said so."""
         self._read_ends += 1
         other = self._stop_producing_for(self._other(end))
-        if self._read_ends == 2 or not hasattr(other, "loseWriteConnection"):
+        # TLS has no half-close, though its transport has the method: that of the socket below it.
+        if (
+            self._read_ends == 2
+            or not hasattr(other, "loseWriteConnection")
+            or ISSLTransport.providedBy(other)
+        ):
             other.loseConnection()
             end.transport.loseConnection()
         else:
@@ -148,6 +153,9 @@ class Relay:
     def lost(self, end: RelayEnd, reason: Failure) -> None:
         """``end``'s connection is gone; so shall the other be: cleanly after what it still has to
         send, or reset if this one was."""
+        ended, self._ended = self._ended, None
+        if ended is None:
+            return  # The other was lost first; under TLS, Twisted fails when such a one is closed again.
         other = self._stop_producing_for(self._other(end))
         if reason.check(ConnectionDone):
             other.loseConnection()
@@ -155,9 +163,7 @@ class Relay:
             other.abortConnection()
         if self._deadlines is not None:
             self._deadlines.forget(self)
-        ended, self._ended = self._ended, None
-        if ended is not None:
-            ended()
+        ended()
 
 
 @implementer(IPushProducer)
