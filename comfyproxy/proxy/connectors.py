@@ -211,8 +211,7 @@ class Connector:
     def put_back(self, upstream: Upstream) -> None:
         """``upstream`` is free again: keep it for the next exchange, or close it."""
         if self.backend.removed or len(self._idle) >= MAX_IDLE:
-            self.deadlines.forget(upstream)
-            upstream.transport.loseConnection()
+            upstream.close()
         else:
             self._idle.append(upstream)
             self.deadlines.set(upstream, self._timeouts.backend_keepalive)
@@ -226,15 +225,19 @@ class Connector:
         dialer = self._dialing.pop(upstream, None)
         if dialer is not None:
             dialer.failed(why or "it closed the connection during the handshake")
-        elif upstream in self._idle:
+        else:
+            self.discard(upstream)
+
+    def discard(self, upstream: Upstream) -> None:
+        """``upstream`` is going to close: whoever wants a connection must not get it any more."""
+        if upstream in self._idle:
             self._idle.remove(upstream)
 
     def close_idle(self) -> None:
         """Close what is idle; the backend was removed, or the proxy stops."""
         idle, self._idle = self._idle, []
         for upstream in idle:
-            self.deadlines.forget(upstream)
-            upstream.transport.loseConnection()
+            upstream.close()
 
     def _build(self, dialer: Dialer) -> Upstream:
         upstream = (SecureUpstream if self.backend.address.scheme == "https" else Upstream)(self)

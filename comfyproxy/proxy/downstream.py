@@ -239,7 +239,7 @@ class Downstream(RelayEnd):
 
     def begin(self, status: int, reason: bytes, fields: bytes, data: bytes, delimited: bool) -> None:
         """Send the answer's head and the first octets of its body."""
-        if not delimited or self._proxy.draining:
+        if not delimited or self._proxy.draining or (status >= 300 and self._is_unread):
             self._keep = False
         self._delimited = delimited
         if not self._keep:
@@ -255,7 +255,7 @@ class Downstream(RelayEnd):
     def finish(self) -> None:
         """The answer is out: close, or take the next request."""
         self._stop_splice()
-        unread = self._left or self._chunks is not None
+        unread = self._is_unread
         self._exchange = None
         self._left = 0
         self._chunks = None
@@ -287,7 +287,7 @@ class Downstream(RelayEnd):
 
     def answer(self, answer: Answer) -> None:
         """Send an answer of the proxy's own."""
-        if self._left or self._chunks is not None:
+        if self._is_unread:
             self._keep = False
         head = self._exchange.head if self._exchange is not None else None
         body = b"" if head is not None and head.method == b"HEAD" else answer.body
@@ -296,6 +296,11 @@ class Downstream(RelayEnd):
             self._linger()
         else:
             self.finish()
+
+    @property
+    def _is_unread(self) -> bool:
+        """Whether some of the request's body is still to come."""
+        return self._left > 0 or self._chunks is not None
 
     def pause_body(self) -> None:
         """Read no more from the client until `resume_body`."""

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _NO_CHANGE = Rewrite()
+_NOT_WITHOUT_BODY = HOP_BY_HOP | {b"content-length"}
+"""What does not pass in a 1xx or 204 (RFC 9110 section 8.6)."""
 
 
 class Exchange:
@@ -233,7 +235,7 @@ class Exchange:
 
     def informational(self, head: ResponseHead) -> None:
         """The backend sent a 1xx (RFC 9110 section 15.2)."""
-        self.front.informational(head.status, head.reason, head.block.passing(HOP_BY_HOP))
+        self.front.informational(head.status, head.reason, head.block.passing(_NOT_WITHOUT_BODY))
 
     def answered(self, head: ResponseHead, data: bytes, complete: bool) -> None:
         """The final answer begins, with the first octets of its body."""
@@ -244,7 +246,7 @@ class Exchange:
         self.status = head.status
         if self._rewrite is not None and 0 <= head.body <= self._rewrite.watch:
             self._watched = (head, [data])
-        fields = head.block.passing(HOP_BY_HOP)
+        fields = head.block.passing(_NOT_WITHOUT_BODY if head.status == 204 else HOP_BY_HOP)
         if b"date" not in head.notable:
             fields += self.proxy.date()
         if self._rewrite is not None:
@@ -257,6 +259,8 @@ class Exchange:
                 self._rechunk = head.body == UNTIL_CLOSE
                 if self._rechunk and data:
                     data = encode_chunk(data)
+        elif head.status == 205 and b"content-length" not in head.notable:
+            fields += b"Content-Length: 0\r\n"
         self.sent = len(data)
         self.front.begin(head.status, head.reason, fields, data, delimited)
         if complete:

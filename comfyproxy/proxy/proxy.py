@@ -64,7 +64,7 @@ class Proxy:
         self.name = b"comfyproxy-" + token_hex(4).encode()
         self.trust(trusted)
         self._connectors: dict[Backend, Connector] = {}
-        self._date = (0, b"")
+        self._date = (-1, b"")
         self._failures: dict[Backend, tuple[float, int]] = {}
 
     def connector(self, backend: Backend) -> Connector:

@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from comfyproxy.core.chunked import CHUNKED, ChunkedReader
+from comfyproxy.core.grammar import has_bare_line_end
 from comfyproxy.core.http1 import UNTIL_CLOSE, ResponseHead, parse_response_head
 from comfyproxy.errors import (
     BackendError,
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 MAX_HEAD = 256 * 1024
 """Octets of one answer's head; backends are trusted with more than clients are."""
 
+CLOSING = 30.0
+"""Seconds that a backend has to take what was written before its connection is closed regardless."""
+
 MAX_INFORMATIONAL = 32
 """1xx answers to one request before the backend is taken to be out of its mind."""
 
@@ -45,7 +49,7 @@ class Upstream(RelayEnd):
     def __init__(self, connector: "Connector") -> None:
         self.connector = connector
         self.exchange: Exchange | None = None
-        self.is_lost = False
+        self._closing = False
         self.was_used = False
         self.deadline = self.slot = inf
         self._buffer = b""
@@ -88,8 +92,18 @@ class Upstream(RelayEnd):
         """Close at once; the exchange hears nothing more."""
         self.exchange = None
         self._stop_splice()
+        self.connector.discard(self)
         self.connector.deadlines.forget(self)
         self.transport.abortConnection()
+
+    def close(self) -> None:
+        """Close when everything written is out, or after `CLOSING` seconds; nothing more is read."""
+        self._closing = True
+        self.connector.discard(self)
+        self.connector.deadlines.set(self, CLOSING)
+        # Over TLS a connection stays open as long as it has a producer.
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
 
     def _stop_splice(self) -> None:
         splice, self._splice = self._splice, None
@@ -104,7 +118,8 @@ class Upstream(RelayEnd):
 
     def dataReceived(self, data: bytes) -> None:
         if self.exchange is None:
-            self.abort()
+            if not self._closing:
+                self.abort()
         elif self._head is None:
             self._read_head(self.exchange, self._buffer + data if self._buffer else data)
         else:
@@ -122,11 +137,13 @@ class Upstream(RelayEnd):
                 return self._begin_body(exchange, head, data)
             if not self._pass_informational(exchange, head, data):
                 return None
+        self._buffer = data
         if len(data) > MAX_HEAD:
             return self._fail(
                 BackendProtocolError("The head of its answer is too large.", request_was_sent=True)
             )
-        self._buffer = data
+        if not b"HTTP/1.".startswith(data[:7]) or has_bare_line_end(data):
+            return self._fail(BackendProtocolError("Its answer is not HTTP/1.", request_was_sent=True))
         return None
 
     def _pass_informational(self, exchange: "Exchange", head: ResponseHead, rest: bytes) -> bool:
@@ -232,9 +249,10 @@ class Upstream(RelayEnd):
         self.exchange = None
         self._head = None
         self._chunks = None
-        if close or not exchange.request_complete:
-            self.connector.deadlines.forget(self)
-            self.transport.loseConnection()
+        if not exchange.request_complete:
+            self.abort()
+        elif close:
+            self.close()
         else:
             self.was_used = True
             self.connector.put_back(self)
@@ -246,8 +264,10 @@ class Upstream(RelayEnd):
             exchange.upstream_failed(error)
 
     def deadline_passed(self) -> None:
-        if self.exchange is None:
-            self.transport.loseConnection()
+        if self._closing:
+            self.abort()
+        elif self.exchange is None:
+            self.close()
         elif self._head is None:
             self._fail(BackendTimeout("It did not answer in time.", request_was_sent=True))
         else:
@@ -261,7 +281,6 @@ class Upstream(RelayEnd):
             self._ended(Failure(ConnectionDone()))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.is_lost = True
         self._stop_splice()
         self.connector.open.discard(self)
         self.connector.deadlines.forget(self)
@@ -272,7 +291,6 @@ class Upstream(RelayEnd):
 
     def _ended(self, reason: Failure) -> None:
         """Nothing more comes from the backend."""
-        self.is_lost = True
         exchange, self.exchange = self.exchange, None
         self.connector.connection_lost(self, reason.getErrorMessage())
         if exchange is None:
