@@ -19,7 +19,14 @@ class Load:
         """How often each text came with a status of 200."""
         self.failures: list[str] = []
         """What came instead: another status, or what the client raised."""
+        self.cut = 0
+        """How many answers broke off after their head, so that the client could tell."""
         self._progress = asyncio.Condition()
+
+    def assert_nothing_lost(self, *, but_cut: bool = False) -> None:
+        """Fail unless every request got its answer; with `but_cut`, answers that had begun may break off."""
+        assert self.failures == []
+        assert but_cut or not self.cut, f"{self.cut} answers broke off"
 
     async def answered(self, more: int) -> None:
         """Wait until so many more requests have ended, well or badly."""
@@ -42,7 +49,7 @@ class Load:
 
     @property
     def _ended(self) -> int:
-        return self.answers.total() + len(self.failures)
+        return self.answers.total() + len(self.failures) + self.cut
 
     async def _wait(self, done: Callable[[], bool], what: str) -> None:
         try:
@@ -63,6 +70,8 @@ class Load:
                     self.answers[text] += 1
                 else:
                     self.failures.append(f"{response.status} {text}")
+            except aiohttp.ClientPayloadError:
+                self.cut += 1
             except (aiohttp.ClientError, TimeoutError) as error:
                 self.failures.append(repr(error))
             async with self._progress:

@@ -69,8 +69,14 @@ class GunicornService:
         started: list[str] = re.findall(r"Booting worker with pid: (\d+)", self.process.log_text())
         return started[-1]
 
-    def restart_workers(self) -> None:
-        """Let new workers take over from the old ones, as after a change of the application."""
+    def replace_worker(self) -> None:
+        """Let a new worker take over from the old one, as after a change of the application."""
         before = len(self.process.log_text())
         self.process.send_signal(signal.SIGHUP)
         self.process.wait_for_log("Worker exiting", after=before)
+
+    def kill_worker(self) -> None:
+        """End the worker at once, with the connections it holds; gunicorn starts another."""
+        before = len(self.process.log_text())
+        os.kill(int(self.worker), signal.SIGKILL)
+        self.process.wait_for_log("Booting worker", after=before)
