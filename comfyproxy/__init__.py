@@ -4,7 +4,7 @@ The nouns, each with one meaning:
 
 - a **backend** is one server we send to; a **pool** is a named set of them; a **policy** orders candidates;
   a **balancer** is a pool with its policy, its stickiness and its rules for trying again;
-- a **listener** accepts; **downstream** is the client's side; **upstream** (an adjective) is towards backends;
+- a **listener** accepts; **downstream** is the client's side; **upstream** (adjective) is towards backends;
 - an **exchange** is one request with its response; a **lease** is one unit in flight on a backend, always
   released; a **relay** moves bytes both ways; a **connector** reuses idle backend connections;
 - **affinity** is ComfyUI's meaning of staying with a server: by client, by prompt, by file.

@@ -427,7 +427,8 @@ class TestFiles:
         one, two = backends.backends[:2]
         history = make_head("GET", f"/history/{mint_prompt_id(one.fingerprint)}")
         rewrite = router.place(history, None, one, 0)
-        assert rewrite is not None and rewrite.watch > 0
+        assert rewrite is not None
+        assert rewrite.watch > 0
         outputs = {"outputs": {"9": {"images": [{"filename": "a.png", "subfolder": "", "type": "output"}]}}}
         answer = parse_response_head(b"HTTP/1.1 200 OK\r\n\r\n", b"GET")
         router.learn(answer, json.dumps({"id": outputs}).encode(), one, 0)

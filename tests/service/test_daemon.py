@@ -49,7 +49,8 @@ async def test_reload_swaps_the_servers_and_says_what_changed(
         [a],
     )
     assert service.proxy.routes.routes[0].balancer.pool.backends[0] is kept
-    assert f"+ {c}" in caplog.text and f"- {a}" in caplog.text
+    assert f"+ {c}" in caplog.text
+    assert f"- {a}" in caplog.text
     assert {(await get(service)).split()[0] for _ in range(3)} == {b"b", b"c"}
 
 
@@ -79,7 +80,8 @@ async def test_sighup_reloads_and_logs_a_mistake_with_its_place(
     assert await get(service) == b"b /"
     file.write_text("\nnonsense here\n")
     await _hang_up()
-    assert "Nothing changes" in caplog.text and "servers.txt:2:" in caplog.text
+    assert "Nothing changes" in caplog.text
+    assert "servers.txt:2:" in caplog.text
     assert await get(service) == b"b /"
 
 
