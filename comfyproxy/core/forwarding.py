@@ -12,7 +12,7 @@ UPGRADE = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
 
 _COOKIE = re.compile(rb"(?im)^(cookie:)[ \t]*(.*?)[ \t]*\r\n")
 _NOTHING: frozenset[bytes] = frozenset()
-_LENGTH = frozenset((b"content-length",))
+_OF_ANOTHER_BODY = frozenset((b"content-length", b"expect"))
 _HANDSHAKE = frozenset((b"sec-websocket-key", b"sec-websocket-extensions"))
 
 
@@ -48,7 +48,7 @@ def _drops(
 ) -> frozenset[bytes]:
     drop = router.drop if router is not None else _NOTHING
     if has_length_of_its_own:
-        drop = drop | _LENGTH
+        drop = drop | _OF_ANOTHER_BODY
     if has_handshake_of_its_own:
         drop = drop | _HANDSHAKE
     return drop

@@ -61,9 +61,12 @@ class Exchange:
     _body: bytes | None = None
     _body_sent = False
     _bridge: "Bridge | None" = None
+    _dialed_at = 0.0
+    _dialed_for = 0.0
     _dialer: Dialer | None = None
     _failure: BackendError | None = None
     _gathered: list[bytes] | None = None
+    _gathered_size = 0
     _lease: Lease | None = None
     _limit = 0
     _pending: tuple[bytes, ...] = ()
@@ -134,6 +137,8 @@ class Exchange:
             self._consult_router(self._body)
         else:
             self._gathered, self._pending = list(self._pending), ()
+            if self.head.expects_continue:
+                self.front.informational(100, b"Continue", b"")
 
     def _refuse_body(self) -> None:
         self.refuse(413, f"The request's body is larger than the {self._limit} octets it may have.")
@@ -154,7 +159,8 @@ class Exchange:
     def _take_gathered(self, data: bytes, complete: bool) -> None:
         assert self._gathered is not None
         self._gathered.append(data)
-        if self.head.body == CHUNKED and sum(map(len, self._gathered)) > self._limit:
+        self._gathered_size += len(data)
+        if self._gathered_size > self._limit:
             self._refuse_body()
         elif complete:
             self._body = b"".join(self._gathered)
@@ -188,18 +194,18 @@ class Exchange:
         if upstream is not None:
             self._send(upstream)
         else:
+            self._dialed_at = self.proxy.reactor.seconds()
             self._dialer = connector.dial(self, self.route.timeouts.connect)
 
     def connection_ready(self, upstream: Upstream) -> None:
         """The new connection that was asked for is there."""
         self._dialer = None
         self._send(upstream)
-        if self._upstream is upstream and not self.request_complete:
-            self.front.resume_body()
 
     def connect_failed(self, error: ConnectFailed) -> None:
         """The new connection that was asked for cannot be had."""
         self._dialer = None
+        self._dialed_for += self.proxy.reactor.seconds() - self._dialed_at
         self._attempt_failed(error)
 
     def _send(self, upstream: Upstream) -> None:
@@ -213,6 +219,8 @@ class Exchange:
             self._pending = ()
             self._body_sent = True
         upstream.begin(self, data, self.route.timeouts)
+        if not self.request_complete and not upstream.is_full:
+            self.front.resume_body()
 
     def _request_head(self) -> bytes:
         """The request as this backend gets it, with its body if that was gathered."""
@@ -347,10 +355,11 @@ class Exchange:
         assert self.backend is not None
         self._tried = (*self._tried, self.backend)
         self._release()
-        self._failure = error
-        if self._strict:
-            self._refuse_for(error)
-        elif self._may_try_again(error) and not self._out_of_time():
+        # What killed two servers is not shown to a third.
+        is_fatal = error.request_was_sent and self._failure is not None and self._failure.request_was_sent
+        if self._failure is None or not self._failure.request_was_sent:
+            self._failure = error
+        if self._may_try_again(error) and not (self._strict or is_fatal or self._out_of_time()):
             self._choose()
         else:
             self._refuse_for(error)
@@ -379,8 +388,7 @@ class Exchange:
     def _out_of_time(self) -> bool:
         """Whether connecting has taken long enough to tell the client instead."""
         assert self.route is not None
-        budget = 3 * self.route.timeouts.connect
-        return bool(budget) and self.proxy.reactor.seconds() - self.started > budget and not self._body_sent
+        return 0 < 3 * self.route.timeouts.connect < self._dialed_for
 
     def refuse(self, status: int, message: str) -> None:
         """Answer ``message`` ourselves."""
