@@ -11,6 +11,7 @@ UPGRADE = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
 """The hop-by-hop lines of a WebSocket handshake, requests and answers alike (RFC 6455 section 4)."""
 
 _COOKIE = re.compile(rb"(?im)^(cookie:)[ \t]*(.*?)[ \t]*\r\n")
+_TRAILERS = re.compile(rb"(?i)(?:^|,)[ \t]*trailers[ \t]*(?:,|;|$)")
 _NOTHING: frozenset[bytes] = frozenset()
 _OF_ANOTHER_BODY = frozenset((b"content-length", b"expect"))
 _HANDSHAKE = frozenset((b"sec-websocket-key", b"sec-websocket-extensions"))
@@ -63,7 +64,7 @@ def _with_care(head: RequestHead, fields: bytes, router: Router | None, handshak
         fields = with_fewer_forwards(fields)
     if handshake:
         return fields + handshake
-    if b"trailers" in notable.get(b"te", b"").lower():
+    if _TRAILERS.search(notable.get(b"te", b"")):
         return fields + b"Connection: TE\r\nTE: trailers\r\n"
     return fields
 

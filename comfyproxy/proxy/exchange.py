@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _NO_CHANGE = Rewrite()
+_TRAILER = re.compile(rb"(?im)^trailer:.*\n")
 _NOT_WITHOUT_BODY = HOP_BY_HOP | {b"content-length"}
 """What does not pass in a 1xx or 204 (RFC 9110 section 8.6)."""
 
@@ -262,6 +263,9 @@ class Exchange:
         delimited = True
         if head.body < 0:
             delimited = self.front.takes_chunks
+            if not delimited and head.body == CHUNKED:
+                # Without its chunks a body has no place for the trailers that the field announces.
+                fields = _TRAILER.sub(b"", fields)
             if delimited:
                 fields += b"Transfer-Encoding: chunked\r\n"
                 self._rechunk = head.body == UNTIL_CLOSE

@@ -112,6 +112,7 @@ def test_an_upgrade_that_is_not_one_loses_its_hop_by_hop_fields() -> None:
 def test_te_passes_only_as_trailers() -> None:
     assert compose(b"TE: gzip, Trailers\r\n").endswith(b"Connection: TE\r\nTE: trailers\r\n\r\n")
     assert b"TE:" not in compose(b"TE: gzip\r\n")
+    assert b"TE:" not in compose(b"TE: x-trailers\r\n")
 
 
 def test_max_forwards_of_options_goes_down_by_one() -> None:
