@@ -3,7 +3,7 @@
 from email.utils import formatdate
 from ipaddress import ip_address, ip_network
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
 from twisted.internet.task import deferLater
@@ -21,12 +21,18 @@ from comfyproxy.proxy.connectors import Connector
 from comfyproxy.proxy.deadlines import Deadlines
 
 if TYPE_CHECKING:
-    from comfyproxy.proxy.downstream import Downstream
-    from comfyproxy.proxy.tcp import TCPDownstream
     from comfyproxy.proxy.websockets import Bridges
 
 FAILURE_LOG_INTERVAL = 5.0
 """Seconds between two log lines about the same backend's failures; what comes between is counted."""
+
+
+class ClientConnection(Protocol):
+    """A client's connection, as long as it is the proxy's."""
+
+    @property
+    def transport(self) -> Any:
+        """What it can be aborted by."""
 
 
 class Proxy:
@@ -59,7 +65,7 @@ class Proxy:
         self.splices = splices
         self.bridges: Bridges | None = None
         self.deadlines = Deadlines(reactor)
-        self.connections: set[Downstream | TCPDownstream] = set()
+        self.connections: set[ClientConnection] = set()
         self.draining = False
         self.name = b"comfyproxy-" + token_hex(4).encode()
         self.trust(trusted)

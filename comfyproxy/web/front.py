@@ -40,20 +40,39 @@ Retarget = Callable[[Any, bytes], bytes]
 
 @implementer(IPushProducer)
 class RequestFront:
-    """The client's side of one exchange; it is in ``fronts`` as long as that lasts, a tunnel included."""
+    """The client's side of one exchange; it is among the proxy's connections as long as that lasts."""
 
     takes_chunks = False
 
-    def __init__(self, proxy: Proxy, request: Any, fronts: set["RequestFront"]) -> None:
+    def __init__(self, proxy: Proxy, request: Any) -> None:
         self._proxy = proxy
         self._request = request
-        self._fronts = fronts
         self._exchange: Exchange | None = None
         self._tunnel: SiteTunnel | None = None
         self._left = 0
         self._paused = False
         self._reading = False
         self.peer: str = getattr(request.getClientAddress(), "host", None) or "unknown"
+
+    @property
+    def transport(self) -> "RequestFront":
+        """What the proxy cuts connections by: itself, for a stream of HTTP/2 has no transport."""
+        return self
+
+    def abortConnection(self) -> None:
+        """Cut the connection, or the stream of HTTP/2."""
+        if self._tunnel is not None:
+            self._tunnel.transport.abortConnection()
+        elif self._is_http2:
+            self._reset_stream()
+        else:
+            self._request.channel.transport.abortConnection()
+
+    def _reset_stream(self) -> None:
+        # twisted.web does not tell the request of a stream that it reset itself.
+        request = self._request
+        request.channel.abortConnection()
+        request.connectionLost(Failure(ConnectionAborted()))
 
     @property
     def _is_http2(self) -> bool:
@@ -63,7 +82,7 @@ class RequestFront:
     def start(self, retarget: Retarget | None = None) -> None:
         """Begin the exchange, or refuse the request."""
         proxy, request = self._proxy, self._request
-        self._fronts.add(self)
+        proxy.connections.add(self)
         request.notifyFinish().addErrback(self._client_gone)
         try:
             if proxy.draining:
@@ -146,6 +165,8 @@ class RequestFront:
         for line in fields.split(b"\r\n")[:-1]:
             name, _, value = line.partition(b":")
             headers.addRawHeader(name, value.strip(b" \t"))
+        if request.clientproto == b"HTTP/1.0":
+            headers.setRawHeaders(b"connection", [b"close"])
         if status == 205:
             # Else twisted.web would write an empty body in chunks, and browsers read none after a 205.
             headers.setRawHeaders(b"content-length", [b"0"])
@@ -166,14 +187,13 @@ class RequestFront:
         self._request.finish()
 
     def abort(self) -> None:
-        """Cut the connection, or reset the stream of HTTP/2: the request is never finished."""
+        """Leave the answer unfinished, and let the client see that."""
         self._over()
         request = self._request
         channel = request.channel
         request.unregisterProducer()
         if self._is_http2:
-            channel.abortConnection()
-            request.connectionLost(Failure(ConnectionAborted()))
+            self._reset_stream()
         elif request.clientproto == b"HTTP/1.0":
             # The connection's end is the body's end there: only a reset tells the two apart.
             channel.transport.abortConnection()
@@ -204,10 +224,8 @@ class RequestFront:
         return self._tunnel, held
 
     def stop(self) -> None:
-        """End what is going on: with 503 if nothing was answered yet, else by cutting the connection."""
-        if self._tunnel is not None:
-            self._tunnel.transport.abortConnection()
-        elif self._exchange is not None:
+        """End the exchange: with 503 if nothing was answered yet, else by cutting the connection."""
+        if self._exchange is not None:
             self._close_after_answer()
             self._exchange.break_off(503, "The proxy is stopping.")
 
@@ -225,7 +243,7 @@ class RequestFront:
     def _over(self) -> None:
         self._exchange = None
         self._left = 0
-        self._fronts.discard(self)
+        self._proxy.connections.discard(self)
 
     def pauseProducing(self) -> None:
         if self._exchange is not None:

@@ -80,16 +80,15 @@ class RoundRobinResource(ReverseProxyResource):
             trusted=trusted,
             debug=debug,
         )
-        self._fronts: set[RequestFront] = set()
 
     def render(self, request: Any) -> int:
         """Relay ``request``, whatever its method."""
-        RequestFront(self.proxy, request, self._fronts).start(self._retarget)
+        RequestFront(self.proxy, request).start(self._retarget)
         return NOT_DONE_YET
 
     def begin_upload(self, request: Any) -> StreamingFront:
         """Relay ``request``, whose body is still to come (`comfyproxy.web.streaming.StreamingSite`)."""
-        front = StreamingFront(self.proxy, request, self._fronts)
+        front = StreamingFront(self.proxy, request)
         front.start(self._retarget)
         return front
 
@@ -123,8 +122,9 @@ class RoundRobinResource(ReverseProxyResource):
     def stop(self) -> "Deferred[None]":
         """End everything that runs and refuse what comes; fires when no connection and no timer is left."""
         self.proxy.draining = True
-        for front in tuple(self._fronts):
-            front.stop()
+        for front in tuple(self.proxy.connections):
+            if isinstance(front, RequestFront):
+                front.stop()
         return ensureDeferred(self.proxy.close())
 
 

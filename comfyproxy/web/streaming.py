@@ -25,7 +25,7 @@ from comfyproxy.core.chunked import CHUNKED, LAST_CHUNK, encode_chunk
 from comfyproxy.core.http1 import RequestHead
 from comfyproxy.proxy.downstream import LINGER
 from comfyproxy.proxy.exchange import Exchange
-from comfyproxy.web.front import RequestFront
+from comfyproxy.web.front import RequestFront, Retarget
 from comfyproxy.web.head import read_head
 
 
@@ -39,10 +39,17 @@ class StreamingFront(RequestFront):
     deadline = slot = inf
     _complete = False
     _waiting_to_finish = False
-    _timeout: float | None = None
 
     def _read_head(self) -> RequestHead:
         return read_head(self._request, self._proxy.limits)
+
+    def start(self, retarget: Retarget | None = None) -> None:
+        """Begin the exchange, or refuse the request; from here on its body has its own time."""
+        if not self._is_http2:
+            channel = self._request.channel
+            channel._savedTimeOut = channel.setTimeout(None)
+        self._proxy.deadlines.set(self, self._proxy.timeouts.body)
+        super().start(retarget)
 
     def _begin(self, exchange: Exchange) -> None:
         self._left = max(exchange.head.body, 0)
@@ -55,10 +62,11 @@ class StreamingFront(RequestFront):
             return
         if exchange.head.body != CHUNKED:
             self._left -= len(data)
-            self._complete = not self._left
+            self._progress(not self._left)
             exchange.body(data, self._complete)
             return
         self._left += len(data)
+        self._progress(False)
         if 0 < self._proxy.limits.body < self._left:
             exchange.break_off(413, "The request's body is larger than this server takes.")
         else:
@@ -67,7 +75,7 @@ class StreamingFront(RequestFront):
     def body_ended(self) -> None:
         """Nothing more of the body comes."""
         exchange, was_complete = self._exchange, self._complete
-        self._complete = True
+        self._progress(True)
         if self._waiting_to_finish:
             self._over()
             self._finish_request()
@@ -76,40 +84,36 @@ class StreamingFront(RequestFront):
         if exchange is not None and not was_complete:
             exchange.body(b"" if exchange.gathers_body else LAST_CHUNK, True)
 
+    def _progress(self, complete: bool) -> None:
+        self._complete = complete
+        if complete:
+            self._proxy.deadlines.clear(self)
+        elif not self._paused:
+            self._proxy.deadlines.set(self, self._proxy.timeouts.body)
+
     def _send_body(self) -> None:
         """It is sent as it comes."""
 
     def pause_body(self) -> None:
-        """Read no more from the client until `resume_body`; meanwhile it is not idle."""
+        """Read no more from the client until `resume_body`; meanwhile it has all time."""
         if self._complete:
             return
-        channel = self._request.channel
-        if self._is_http2:
-            channel.pauseProducing()
-        else:
-            if not self._paused:
-                self._timeout = channel.setTimeout(None)
-            channel.transport.pauseProducing()
         self._paused = True
+        self._proxy.deadlines.clear(self)
+        channel = self._request.channel
+        (channel if self._is_http2 else channel.transport).pauseProducing()
 
     def resume_body(self) -> None:
         """Read on."""
         if self._exchange is not None:
+            self._proxy.deadlines.set(self, 0 if self._complete else self._proxy.timeouts.body)
             self._let_read()
 
     def _let_read(self) -> None:
-        if not self._paused:
-            return
-        self._paused = False
-        channel = self._request.channel
-        if self._is_http2:
-            channel.resumeProducing()
-            return
-        if self._complete:
-            channel._savedTimeOut = self._timeout
-        else:
-            channel.setTimeout(self._timeout)
-        channel.transport.resumeProducing()
+        if self._paused:
+            self._paused = False
+            channel = self._request.channel
+            (channel if self._is_http2 else channel.transport).resumeProducing()
 
     def begin(self, status: int, reason: bytes, fields: bytes, data: bytes, delimited: bool) -> None:
         """Send the answer's head and the first octets of its body."""
@@ -124,16 +128,20 @@ class StreamingFront(RequestFront):
         # twisted.web would take the rest of the body for another request if this one were finished now.
         self._let_read()
         self._waiting_to_finish = True
-        self._fronts.add(self)
+        self._proxy.connections.add(self)
         self._proxy.deadlines.set(self, LINGER)
         request = self._request
+        if not self._is_http2 and b"chunked" in (request.getHeader(b"transfer-encoding") or b"").lower():
+            request.channel.rawDataReceived = _drop
         if request.chunked:
             request.channel.write(LAST_CHUNK)
             request.chunked = 0
 
     def deadline_passed(self) -> None:
-        """The client has had its time to see the answer."""
-        if self._is_http2:
+        """The body stopped coming, or the client has had its time to see the answer."""
+        if self._exchange is not None:
+            self._exchange.break_off(408, "The rest of the request's body did not come in time.")
+        elif self._is_http2:
             self.abort()
         else:
             self._close()
@@ -148,6 +156,10 @@ class StreamingFront(RequestFront):
     def _over(self) -> None:
         self._proxy.deadlines.forget(self)
         super()._over()
+
+
+def _drop(data: bytes) -> None:
+    """Take no notice, and none of errors: twisted.web would answer them, behind the answer."""
 
 
 class StreamingRequest(Request):
