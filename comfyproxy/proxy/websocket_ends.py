@@ -9,6 +9,7 @@ a proxy must is here:
   6455 section 7.1.7), sends its Close frame and the end of the stream, and gives the peer time to see them.
 - It refuses close codes that are registered by now, and may send few of them.
 - It knows no back-pressure: here `Outflow` does.
+- What it inflates may end silently at its limit, a few octets short. Its limit is one octet above ours.
 - It logs what peers do wrong, and spends a third of its time on log lines that nobody asked for.
 """
 
@@ -34,10 +35,10 @@ from comfyproxy.proxy.outflow import Backlog, Outflow
 from comfyproxy.proxy.relay import Transport
 
 PING_INTERVAL = 25.0
-"""Seconds after which a hop is looked at: if its peer has said nothing in that time it gets a ping. So no hop
-is silent for longer than 50 s, which is under the shortest idle limit of usual gateways (60 s)."""
+"""Seconds between two looks at a hop: a peer that has said nothing since the last one gets a ping. So no hop is
+silent for longer than 50 s, which is under the shortest idle limit of usual gateways (60 s)."""
 
-PING_TIMEOUT = 60.0
+PING_TIMEOUT = 75.0
 """Seconds without any sign of life after a ping until the peer counts as dead. Long, because a ComfyUI that
 loads a model may answer nobody for a while."""
 
@@ -73,9 +74,10 @@ class _Silent:
 class End(WebSocketAdapterProtocol, WebSocketProtocol):  # type: ignore[misc]
     """One end: takes part in the protocol with its peer, and passes messages and goodbyes to ``other``.
 
-    The other peer is told ``lost_code`` with ``lost_reason`` when this one vanishes, with ``broken_reason``
-    when it sends what may not be sent. ``flush_timeout`` is how many seconds a peer that is behind may take
-    nothing while it is to get its last messages.
+    A message of the peer's has up to ``max_message`` octets. The other peer is told ``lost_code`` with
+    ``lost_reason`` when this one vanishes, with ``broken_reason`` when it sends what may not be sent.
+    ``flush_timeout`` is how many seconds a peer that is behind may take nothing while it is to get its last
+    messages.
     """
 
     log = _Silent()
@@ -86,8 +88,10 @@ class End(WebSocketAdapterProtocol, WebSocketProtocol):  # type: ignore[misc]
     broken_reason = b""
     flush_timeout = CLOSE_TIMEOUT
 
-    def __init__(self) -> None:
+    def __init__(self, max_message: int) -> None:
         super().__init__()
+        self.max_message = max_message
+        self.maxMessagePayloadSize = max_message + 1
         self.is_gone = False
         self.other: End = self
         self._message: bytes | bytearray = b""
@@ -98,7 +102,7 @@ class End(WebSocketAdapterProtocol, WebSocketProtocol):  # type: ignore[misc]
         self._is_deaf = False
         self._is_held = False
         self._is_ending = False
-        self._was_pinged = False
+        self._pings = 0
 
     def connectionMade(self) -> None:
         """Begin the handshake. What autobahn would find out about the transport here nobody asks for."""
@@ -140,7 +144,10 @@ class End(WebSocketAdapterProtocol, WebSocketProtocol):  # type: ignore[misc]
 
     def onMessageEnd(self) -> None:
         message, self._message = self._message, b""
-        self.other.deliver(bytes(message), self.message_is_binary)
+        if len(message) > self.max_message:
+            self._fail_connection(self.CLOSE_STATUS_CODE_MESSAGE_TOO_BIG, "message too large")
+        else:
+            self.other.deliver(bytes(message), self.message_is_binary)
 
     def onPing(self, payload: bytes) -> None:
         # Who sends pings and reads nothing gets one pong in the end (section 5.5.3).
@@ -300,12 +307,12 @@ class End(WebSocketAdapterProtocol, WebSocketProtocol):  # type: ignore[misc]
             else:
                 self.transport.abortConnection()
         elif has_moved or has_heard or self._is_held:
-            self._was_pinged = False
+            self._pings = 0
             self._deadlines.set(self, PING_INTERVAL)
-        elif not self._was_pinged:
-            self._was_pinged = True
+        elif self._pings * PING_INTERVAL < PING_TIMEOUT:
+            self._pings += 1
             self.sendPing()
-            self._deadlines.set(self, PING_TIMEOUT)
+            self._deadlines.set(self, PING_INTERVAL)
         else:
             self.transport.abortConnection()
 

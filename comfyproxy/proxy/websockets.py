@@ -45,14 +45,13 @@ class Bridges:
     """
 
     def __init__(self, reactor: Any, max_message: int = MAX_MESSAGE, backlog: int = DRAIN_LIMIT) -> None:
+        self.max_message = max_message
         self.backlog = backlog
         # Autobahn takes the global reactor unless it is given one, and timers only if it is told to.
         self.clients = WebSocketServerFactory(server=None, reactor=reactor)
         self.backends = WebSocketClientFactory(reactor=reactor)
         for factory in (self.clients, self.backends):
-            factory.setProtocolOptions(
-                maxMessagePayloadSize=max_message, openHandshakeTimeout=0, closeHandshakeTimeout=0
-            )
+            factory.setProtocolOptions(openHandshakeTimeout=0, closeHandshakeTimeout=0)
         self.clients.setProtocolOptions(perMessageCompressionAccept=accept_deflate)
 
     def bridge(self, exchange: Exchange) -> "Bridge":
@@ -100,7 +99,7 @@ class Bridge:
         """
         exchange, bridges = self._exchange, self._bridges
         request = exchange.head
-        client, backend = ClientEnd(), BackendEnd()
+        client, backend = ClientEnd(bridges.max_message), BackendEnd(bridges.max_message)
         backend.accept(bridges.backends)
         own = client.accept(
             bridges.clients,

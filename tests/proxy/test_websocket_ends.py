@@ -1,0 +1,314 @@
+"""The pace, the patience and the signs of life of the two ends, through a whole proxy in memory."""
+
+import pytest
+
+from comfyproxy.proxy.websocket_ends import CLOSE_TIMEOUT, PING_INTERVAL, PING_TIMEOUT
+from tests.proxy.websocket_peers import MIB, Join, Joined, Message, frame, joining
+
+SLACK = 5
+"""Seconds by which deadlines, whose resolution is a quarter of one, may be late after some looks."""
+
+join = pytest.fixture(joining)
+
+
+# Back-pressure
+
+
+def test_a_client_that_does_not_read_stops_the_backend_of_a_plain_pool(join: Join) -> None:
+    joined = join()
+    joined.client.pause()
+    messages: list[Message] = [bytes([number % 256]) * 10_000 for number in range(1000)]
+    for message in messages:
+        joined.server.say(message)
+    joined.run()
+    assert joined.rig.held < MIB
+    assert joined.server.transport.line.outgoing.data, "everything was read"
+    joined.client.resume()
+    joined.run()
+    assert joined.client.messages == messages
+
+
+def test_a_backend_that_does_not_read_stops_the_client(join: Join) -> None:
+    joined = join(comfyui=True)
+    joined.server.pause()
+    messages: list[Message] = ["m" * 10_000 + str(number) for number in range(1000)]
+    for message in messages:
+        joined.client.say(message)
+    joined.run()
+    assert joined.rig.held < MIB
+    joined.server.resume()
+    joined.run()
+    assert joined.server.messages == messages
+
+
+def test_one_message_is_all_that_is_held_of_a_large_one(join: Join) -> None:
+    joined = join()
+    joined.client.pause()
+    for _ in range(3):
+        joined.server.say(b"p" * 20 * MIB)
+    joined.run()
+    assert joined.rig.held < 21 * MIB
+    joined.client.resume()
+    joined.run()
+    assert [len(message) for message in joined.client.messages] == [20 * MIB] * 3
+
+
+def test_both_may_stop_reading_and_go_on(join: Join) -> None:
+    joined = join()
+    joined.client.pause()
+    joined.server.pause()
+    for number in range(500):
+        joined.client.say(f"c{number}" + "c" * 5000)
+        joined.server.say(f"s{number}" + "s" * 5000)
+    joined.run()
+    assert joined.rig.held < MIB
+    joined.server.resume()
+    joined.run()
+    joined.client.resume()
+    joined.run()
+    assert joined.server.messages == [f"c{number}" + "c" * 5000 for number in range(500)]
+    assert joined.client.messages == [f"s{number}" + "s" * 5000 for number in range(500)]
+
+
+def test_who_pings_and_does_not_read_gets_one_pong_in_the_end(join: Join) -> None:
+    joined = join()
+    joined.client.pause()
+    joined.server.say(b"x" * 2 * MIB)
+    joined.run()
+    for number in range(20_000):
+        joined.client.ping(b"%d" % number)
+    joined.run()
+    assert joined.rig.held < 3 * MIB
+    joined.client.resume()
+    joined.run()
+    assert joined.client.pongs == [b"19999"]
+
+
+# A ComfyUI backend, which is always read
+
+
+def progress(prompt: str, value: int) -> str:
+    return f'{{"type": "progress_state", "data": {{"prompt_id": "{prompt}", "nodes": {{"5": {value}}}}}}}'
+
+
+def preview(number: int, size: int = 50_000) -> bytes:
+    return b"\x00\x00\x00\x01\x00\x00\x00\x01" + bytes([number % 256]) * size
+
+
+def done(prompt: str) -> str:
+    return f'{{"type": "execution_success", "data": {{"prompt_id": "{prompt}"}}}}'
+
+
+@pytest.fixture
+def stalled(join: Join) -> Joined:
+    """A client of a ComfyUI backend that does not read, with its buffers full."""
+    joined = join(comfyui=True)
+    joined.client.pause()
+    joined.server.say(b"\x00\x00\x00\x03" + b"x" * MIB)
+    joined.run()
+    joined.rig.network.run()
+    return joined
+
+
+def test_a_client_that_does_not_read_never_stops_a_comfyui(stalled: Joined) -> None:
+    for number in range(400):
+        stalled.server.say(preview(number))
+        stalled.server.say(progress("p", number))
+        stalled.run()
+    assert not stalled.server.transport.line.outgoing.data, "something was left unread"
+    assert stalled.rig.held - 400 * 50_000 < MIB
+
+
+def test_only_the_newest_preview_and_progress_wait_and_every_event_does(stalled: Joined) -> None:
+    for number in range(400):
+        stalled.server.say(preview(number))
+        stalled.server.say(progress("p", number))
+        stalled.server.say(progress("q", number))
+        if number % 100 == 0:
+            stalled.server.say(done(f"p{number}"))
+    stalled.server.say(done("p"))
+    stalled.run()
+    stalled.client.resume()
+    stalled.run()
+    assert stalled.client.messages[1:] == [
+        *(done(f"p{number}") for number in (0, 100, 200, 300)),
+        preview(399),
+        progress("p", 399),
+        progress("q", 399),
+        done("p"),
+    ]
+
+
+def test_what_waits_arrives_before_the_close_frame(stalled: Joined) -> None:
+    stalled.server.say(done("p"))
+    stalled.server.say_goodbye(1001, "bye")
+    stalled.run()
+    assert stalled.server.is_gone
+    stalled.advance(CLOSE_TIMEOUT + SLACK)
+    stalled.client.resume()
+    stalled.run()
+    assert stalled.client.messages[1:] == [done("p")]
+    assert stalled.client.closed_with == (1001, "bye")
+    assert stalled.client.is_gone
+
+
+def test_what_waits_arrives_when_the_backend_has_vanished(stalled: Joined) -> None:
+    stalled.server.say(done("p"))
+    stalled.run()
+    stalled.server.reset()
+    stalled.run()
+    stalled.client.resume()
+    stalled.run()
+    assert stalled.client.messages[1:] == [done("p")]
+    assert stalled.client.closed_with[0] == 1014
+
+
+def test_a_client_that_takes_nothing_of_its_last_messages_is_cut_off(stalled: Joined) -> None:
+    stalled.server.say(done("p"))
+    stalled.server.say_goodbye(1000)
+    stalled.advance(2 * PING_TIMEOUT + SLACK)
+    stalled.client.resume()
+    stalled.run()
+    assert stalled.client.ended == "reset"
+    assert stalled.rig.leases == 0
+
+
+def test_past_the_limit_the_client_is_cut_off_and_the_backend_hears_it(join: Join) -> None:
+    joined = join(comfyui=True, backlog=5 * MIB)
+    joined.client.pause()
+    number = 0
+    while not joined.server.is_gone:
+        joined.server.say(done(str(number)) + " " * 50_000)
+        joined.run()
+        number += 1
+    assert 5 * MIB < number * 50_000 < 6 * MIB
+    joined.client.resume()
+    joined.run()
+    assert joined.client.ended == "reset"
+    assert joined.server.closed_with == (1001, "The client is gone.")
+    assert joined.rig.leases == 0
+
+
+def test_many_small_messages_count_for_what_they_take(join: Join) -> None:
+    joined = join(comfyui=True, backlog=MIB)
+    joined.client.pause()
+    joined.server.say(b"x" * MIB)
+    for _ in range(5000):
+        joined.server.say(b"tiny")
+    joined.run()
+    assert joined.server.closed_with[0] == 1001
+    joined.client.resume()
+
+
+def test_a_client_that_leaves_with_messages_waiting_leaves_nothing(stalled: Joined) -> None:
+    stalled.server.say(done("p"))
+    stalled.run()
+    stalled.client.reset()
+    stalled.run()
+    assert stalled.server.closed_with[0] == 1001
+    assert stalled.rig.leases == 0
+
+
+def test_a_client_that_closes_with_messages_waiting_is_answered_behind_what_is_on_its_way(
+    stalled: Joined,
+) -> None:
+    stalled.server.say(done("p"))
+    stalled.run()
+    stalled.client.say_goodbye(1000, "enough")
+    stalled.run()
+    stalled.client.resume()
+    stalled.run()
+    assert stalled.client.closed_with == stalled.server.closed_with == (1000, "enough")
+    assert len(stalled.client.messages) == 1
+    assert stalled.rig.leases == 0
+
+
+# Signs of life
+
+
+@pytest.mark.parametrize("who", ["client", "server"])
+@pytest.mark.parametrize("silence", [7, 20, 30, 1000])
+def test_no_hop_is_silent_for_a_minute(join: Join, who: str, silence: int) -> None:
+    joined = join()
+    line = getattr(joined, who).transport.line
+    quiet = 0
+    for second in range(600):
+        if second % silence == 0:
+            getattr(joined, who).say("x")
+        before = line.incoming.carried + line.outgoing.carried
+        joined.advance(1)
+        quiet = quiet + 1 if before == line.incoming.carried + line.outgoing.carried else 0
+        assert quiet <= 51
+    assert not joined.client.ended
+
+
+def test_a_talking_peer_gets_no_pings(join: Join) -> None:
+    joined = join()
+    for _ in range(30):
+        joined.client.say("x")
+        joined.advance(10)
+    assert joined.client.pings == 0
+
+
+@pytest.mark.parametrize("who", ["client", "server"])
+def test_a_peer_without_a_sign_of_life_is_cut_off(join: Join, who: str) -> None:
+    joined = join()
+    dead = getattr(joined, who)
+    dead.raw = True
+    joined.advance(2 * PING_INTERVAL + PING_TIMEOUT + SLACK)
+    assert dead.ended == "reset"
+    if who == "client":
+        assert joined.server.closed_with[0] == 1001
+    else:
+        assert joined.client.closed_with[0] == 1014
+
+
+def test_a_message_that_takes_minutes_to_come_is_a_sign_of_life(join: Join) -> None:
+    joined = join()
+    octets = frame(2, b"x" * 6000)
+    for start in range(0, len(octets), 100):
+        joined.client.send(octets[start : start + 100])
+        joined.advance(5)
+    assert joined.server.messages == [b"x" * 6000]
+
+
+def test_a_message_that_takes_minutes_to_go_is_a_sign_of_life(join: Join) -> None:
+    joined = join()
+    joined.client.pause()
+    joined.server.say(b"x" * 20 * MIB)
+    joined.run()
+    while not joined.client.messages:
+        joined.client.resume()
+        joined.rig.network._turn()
+        joined.client.pause()
+        joined.advance(5)
+    assert joined.rig.network.seconds() > 3 * (PING_INTERVAL + PING_TIMEOUT)
+    joined.client.resume()
+    joined.run()
+    assert not joined.client.ended
+
+
+def test_a_peer_that_is_not_read_is_not_taken_for_dead(join: Join) -> None:
+    joined = join()
+    joined.client.pause()
+    for _ in range(30):
+        joined.server.say(b"x" * 50_000)
+    joined.run()
+    for _ in range(60):
+        joined.client.ping(b"here")
+        joined.advance(5)
+    joined.client.resume()
+    joined.run()
+    assert len(joined.client.messages) == 30
+    assert not joined.server.ended
+
+
+def test_a_client_that_takes_nothing_and_says_nothing_is_dead(join: Join) -> None:
+    joined = join()
+    joined.client.pause()
+    joined.server.say(b"x" * MIB)
+    joined.advance(2 * PING_INTERVAL + PING_TIMEOUT + SLACK)
+    joined.client.resume()
+    joined.run()
+    assert joined.client.ended == "reset"
+    assert joined.server.closed_with[0] == 1001
