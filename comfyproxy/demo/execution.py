@@ -156,7 +156,7 @@ class _Run:
             }
             if self._executor.client_id is not None:
                 self._publish(events.executed(node_id, self._prompt.prompt_id, made.shown))
-        last = self._progress.get(node_id, NodeProgress(0.0, 1.0, "pending"))
+        last = self._progress.get(node_id, NodeProgress(0, 1, "pending"))
         self._report(node_id, NodeProgress(last.maximum, last.maximum, "finished"))
 
     def _report(self, node_id: str, progress: NodeProgress) -> None:
@@ -194,5 +194,5 @@ class _Run:
             "exception_type": kind,
             "traceback": [],
             "current_inputs": {name: [str(value)] for name, value in inputs.items()},
-            "current_outputs": list(self._made),
+            "current_outputs": list(self._prompt.graph),
         }

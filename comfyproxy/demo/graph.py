@@ -159,14 +159,16 @@ class _Validation:
     ) -> tuple[Reason | None, bool]:
         if len(link) != 2:
             message = "Bad linked input, must be a length-2 list of [node_id, slot_index]"
-            return _reason("bad_linked_input", message, name, name, received_value=link), True
+            return _reason(
+                "bad_linked_input", message, name, name, **_config(given), received_value=link
+            ), True
         source, slot = link
         source_class = self._nodes[self._graph[source]["class_type"]]
         received = source_class.outputs[slot]
         if received != given.type:
             details = f"{name}, received_type({received}) mismatch input_type({given.type})"
             message = "Return type mismatch between linked nodes"
-            extra = {"received_type": received, "linked_node": link}
+            extra = {**_config(given), "received_type": received, "linked_node": link}
             return _reason("return_type_mismatch", message, details, name, **extra), True
         return None, self._check(source, path)
 
@@ -190,15 +192,20 @@ def _check_value(name: str, given: Input, inputs: dict[str, Any]) -> Reason | No
         except (TypeError, ValueError) as error:
             message = f"Failed to convert an input value to a {given.type} value"
             details = f"{name}, {value}, {error}"
-            return _reason("invalid_input_type", message, details, name, received_value=value)
+            extra = {**_config(given), "received_value": value, "exception_message": str(error)}
+            return _reason("invalid_input_type", message, details, name, **extra)
     smallest, biggest = given.options.get("min"), given.options.get("max")
     if smallest is not None and value < smallest:
         message = f"Value {value} smaller than min of {smallest}"
-        return _reason("value_smaller_than_min", message, name, name, received_value=value)
+        return _reason("value_smaller_than_min", message, name, name, **_config(given), received_value=value)
     if biggest is not None and value > biggest:
         message = f"Value {value} bigger than max of {biggest}"
-        return _reason("value_bigger_than_max", message, name, name, received_value=value)
+        return _reason("value_bigger_than_max", message, name, name, **_config(given), received_value=value)
     return None
+
+
+def _config(given: Input) -> dict[str, Any]:
+    return {"input_config": [given.type, dict(given.options)]}
 
 
 def _sources(graph: Graph, node_id: str) -> list[str]:

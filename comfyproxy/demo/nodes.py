@@ -15,6 +15,9 @@ from comfyproxy.demo.files import Files, OutsideFolder, StoredFile
 from comfyproxy.demo.picture import SIGNATURE, Image, card, preview, size_of
 from comfyproxy.demo.queue import QueuedPrompt
 
+# What a node is given without a link: here what the saving nodes write into their files.
+_PROMPT: Mapping[str, str] = {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}
+
 _IMAGE_SIGNATURES = (SIGNATURE, b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM")
 
 
@@ -74,6 +77,7 @@ class Node:
     display_name: ClassVar[str]
     category: ClassVar[str] = "image"
     inputs: ClassVar[Mapping[str, Input]]
+    hidden: ClassVar[Mapping[str, str]] = {}
     outputs: ClassVar[tuple[str, ...]] = ()
     is_output: ClassVar[bool] = False
     module: ClassVar[str] = "nodes"
@@ -191,6 +195,7 @@ class SaveImage(Node):
         "images": Input("IMAGE"),
         "filename_prefix": Input("STRING", {"default": "ComfyUI"}),
     }
+    hidden = _PROMPT
     is_output = True
 
     @classmethod
@@ -204,6 +209,7 @@ class PreviewImage(Node):
 
     display_name = "Preview Image"
     inputs: ClassVar = {"images": Input("IMAGE")}
+    hidden = _PROMPT
     is_output = True
 
     @classmethod
@@ -222,7 +228,12 @@ def describe(name: str, node: type[Node], files: Files) -> dict[str, Any]:
     """The entry of one class in GET /object_info."""
     required = {key: _input_row(node, key, files) for key, given in node.inputs.items() if given.required}
     optional = {key: _input_row(node, key, files) for key, given in node.inputs.items() if not given.required}
-    inputs = {"required": required} | ({"optional": optional} if optional else {})
+    groups: dict[str, dict[str, Any]] = {
+        "required": required,
+        "optional": optional,
+        "hidden": dict(node.hidden),
+    }
+    inputs = {group: rows for group, rows in groups.items() if rows}
     return {
         "input": inputs,
         "input_order": {group: list(rows) for group, rows in inputs.items()},

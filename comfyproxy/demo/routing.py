@@ -9,23 +9,31 @@ GET on an unknown path, because ComfyUI's static files stand behind everything.
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import formatdate, parsedate_to_datetime
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from comfyproxy.demo.files import StoredFile
 
+_PICTURES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What goes back: a status, header fields, and a body that is known whole."""
+    """What goes back: a status, header fields, and a body.
+
+    ``chunked`` answers say no length, as aiohttp's static files do when they have nothing to give.
+    """
 
     status: int = 200
     body: bytes = b""
     fields: Mapping[str, str] = field(default_factory=dict)
+    chunked: bool = False
+
+
+NOT_FOUND = Answer(404, fields={"Content-Type": "application/octet-stream"}, chunked=True)
 
 
 class Malformed(Exception):
@@ -88,6 +96,9 @@ class Routes:
 
     def answer(self, asked: Asked) -> Answer:
         """What ComfyUI would answer, mistakes of the client included."""
+        return cached(asked.path, self._answer(asked))
+
+    def _answer(self, asked: Asked) -> Answer:
         allowed = set()
         for pattern, method, view in self._table:
             if found := pattern.fullmatch(asked.path):
@@ -100,7 +111,7 @@ class Routes:
             return text_answer(
                 "405: Method Not Allowed", 405, Allow=",".join(sorted(allowed or {"GET", "HEAD"}))
             )
-        return Answer(404)
+        return NOT_FOUND
 
 
 def parse_query(raw: str) -> dict[str, str]:
@@ -118,6 +129,19 @@ def text_answer(text: str, status: int = 200, **fields: str) -> Answer:
     return Answer(status, text.encode(), {"Content-Type": "text/plain; charset=utf-8", **fields})
 
 
+def cached(path: str, answer: Answer) -> Answer:
+    """``answer`` with what ComfyUI lets caches do with files of that kind (middleware/cache_middleware.py).
+
+    It goes by the path alone: /view has none of it.
+    """
+    lifetime = ""
+    if path.endswith((".js", ".css", "index.json")):
+        lifetime = "no-store"
+    elif path.lower().endswith(_PICTURES):
+        lifetime = f"public, max-age={3600 if answer.status == 404 else 86_400}"
+    return replace(answer, fields={"Cache-Control": lifetime, **answer.fields}) if lifetime else answer
+
+
 def file_answer(asked: Asked, stored: StoredFile, fields: Mapping[str, str]) -> Answer:
     """One file as aiohttp gives it: with validators, conditional (304), in part (206, 416).
 
@@ -126,18 +150,18 @@ def file_answer(asked: Asked, stored: StoredFile, fields: Mapping[str, str]) -> 
     modified = formatdate(stored.modified, usegmt=True)
     validators = {"ETag": stored.etag, "Last-Modified": modified}
     if _not_modified(asked, stored):
-        return Answer(304, fields=validators)
-    fields = {**fields, **validators, "Accept-Ranges": "bytes"}
+        return Answer(304, fields={**fields, **validators})
+    whole = {**fields, **validators, "Accept-Ranges": "bytes"}
     wanted = asked.fields.get("range")
     if wanted is None or asked.fields.get("if-range", stored.etag) not in (stored.etag, modified):
-        return Answer(200, stored.data, fields)
+        return Answer(200, stored.data, whole)
     size = len(stored.data)
     span = _span(wanted, size)
     if span is None:
-        return Answer(416, fields={"Content-Range": f"bytes */{size}"})
+        return Answer(416, fields={**fields, "Content-Range": f"bytes */{size}"}, chunked=True)
     start, stop = span
     return Answer(
-        206, stored.data[start:stop], {**fields, "Content-Range": f"bytes {start}-{stop - 1}/{size}"}
+        206, stored.data[start:stop], {**whole, "Content-Range": f"bytes {start}-{stop - 1}/{size}"}
     )
 
 

@@ -78,7 +78,8 @@ def _send(request: Request, answer: Answer) -> int:
     for name, value in answer.fields.items():
         request.setHeader(name, value)
     if answer.status not in (204, 304):
-        request.setHeader("Content-Length", str(len(answer.body)))
+        if not answer.chunked:
+            request.setHeader("Content-Length", str(len(answer.body)))
         request.write(answer.body)
     request.finish()
     return NOT_DONE_YET

@@ -82,6 +82,9 @@ def test_a_bad_value_is_told_at_its_node(files: Files, inputs: dict[str, Any], r
     assert verdict.error is not None
     assert verdict.error["type"] == "prompt_outputs_failed_validation"
     assert reasons(verdict, "1") == [reason]
+    told = verdict.node_errors["1"]["errors"][0]["extra_info"]
+    assert told["input_config"][0] == "INT"
+    assert told["input_name"] == "width"
     assert list(verdict.node_errors) == ["1"]  # what only depends on it is not blamed
     assert verdict.node_errors["1"]["dependent_outputs"] == ["2"]
 

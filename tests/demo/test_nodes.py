@@ -25,6 +25,7 @@ def test_the_images_that_can_be_loaded_are_those_of_the_input_folder() -> None:
 
 
 def test_every_class_has_all_that_the_page_reads() -> None:
+    assert set(describe("SaveImage", NODES["SaveImage"], Files())["input"]) == {"required", "hidden"}
     for name, node in NODES.items():
         info = describe(name, node, Files())
         assert len(info["output"]) == len(info["output_name"]) == len(info["output_is_list"])

@@ -4,11 +4,13 @@ import pytest
 
 from comfyproxy.demo.files import StoredFile
 from comfyproxy.demo.routing import (
+    NOT_FOUND,
     Answer,
     Asked,
     Malformed,
     Route,
     Routes,
+    cached,
     file_answer,
     json_answer,
     parse_query,
@@ -54,7 +56,7 @@ def test_a_known_path_says_which_methods_it_has(routes: Routes) -> None:
 
 
 def test_behind_everything_are_static_files_that_can_only_be_read(routes: Routes) -> None:
-    assert routes.answer(Asked("GET", "/nowhere")) == Answer(404)
+    assert routes.answer(Asked("GET", "/nowhere")) == NOT_FOUND
     answer = routes.answer(Asked("POST", "/nowhere"))
     assert (answer.status, answer.fields["Allow"]) == (405, "GET,HEAD")
 
@@ -151,9 +153,29 @@ def test_a_range_is_a_part_of_the_file(wanted: str, body: bytes, where: str) -> 
 )
 def test_a_range_that_cannot_be_satisfied_is_refused(wanted: str) -> None:
     answer = file(range=wanted)
-    assert (answer.status, answer.body, answer.fields) == (416, b"", {"Content-Range": "bytes */10"})
+    assert (answer.status, answer.body, answer.fields["Content-Range"]) == (416, b"", "bytes */10")
 
 
 def test_a_range_of_another_version_is_the_whole_file() -> None:
     assert file(range="bytes=2-4", if_range=FILE.etag).status == 206
     assert file(range="bytes=2-4", if_range='"other"').status == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "lifetime"),
+    [
+        ("/extensions/core/a.js", 404, "no-store"),
+        ("/userdata/user.css", 200, "no-store"),
+        ("/templates/index.json", 200, "no-store"),
+        ("/assets/x.PNG", 200, "public, max-age=86400"),
+        ("/assets/x.png", 404, "public, max-age=3600"),
+        ("/view", 200, None),
+    ],
+)
+def test_caches_are_told_by_the_path(path: str, status: int, lifetime: str | None) -> None:
+    assert cached(path, Answer(status)).fields.get("Cache-Control") == lifetime
+
+
+def test_what_an_answer_says_of_caches_itself_stays() -> None:
+    mine = Answer(fields={"Cache-Control": "private"})
+    assert cached("/x.js", mine).fields == {"Cache-Control": "private"}

@@ -1,10 +1,13 @@
 """Requests and answers on the wire."""
 
 import json
+from functools import partial
+from socket import create_connection
 from typing import Any
 
 import pytest
 import pytest_twisted
+from twisted.internet.threads import deferToThread
 from twisted.web.client import ResponseFailed
 
 
@@ -14,6 +17,22 @@ async def test_an_answer_is_typed(lab: Any) -> None:
     code, fields, body = await lab.ask(server, "GET", "/api/prompt")
     assert (code, json.loads(body)) == (200, {"exec_info": {"queue_remaining": 0}})
     assert fields.getRawHeaders("Content-Type") == ["application/json; charset=utf-8"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_not_there_is_told_in_chunks_of_nothing(lab: Any) -> None:
+    server = await lab.serve()
+
+    def ask() -> bytes:
+        with create_connection(("127.0.0.1", server.port), 10) as connection:
+            connection.sendall(b"GET /nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            return b"".join(iter(partial(connection.recv, 65536), b""))
+
+    head, _, body = (await deferToThread(ask)).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 404 ")
+    assert b"transfer-encoding: chunked" in head.lower()
+    assert b"content-length" not in head.lower()
+    assert body == b"0\r\n\r\n"
 
 
 @pytest_twisted.ensureDeferred
