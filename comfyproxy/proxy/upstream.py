@@ -49,6 +49,7 @@ class Upstream(RelayEnd):
     def __init__(self, connector: "Connector") -> None:
         self.connector = connector
         self.exchange: Exchange | None = None
+        self.is_full = False
         self._closing = False
         self.was_used = False
         self.deadline = self.slot = inf
@@ -301,17 +302,19 @@ class Upstream(RelayEnd):
             exchange.upstream_failed(self._why_lost(reason))
 
     def _why_lost(self, reason: Failure) -> BackendError:
-        if self._head is not None or self._buffer:
+        if self._head is not None or self._buffer or self._informational:
             return BackendProtocolError("Its connection ended before its answer did.", request_was_sent=True)
         return BackendLost(
             f"Its connection ended before it answered: {reason.getErrorMessage()}", request_was_sent=True
         )
 
     def pauseProducing(self) -> None:
+        self.is_full = True
         if self.exchange is not None:
             self.exchange.front.pause_body()
 
     def resumeProducing(self) -> None:
+        self.is_full = False
         if self.exchange is not None:
             self.exchange.front.resume_body()
 
