@@ -13,7 +13,6 @@ import re
 
 from comfyproxy.core.backend import Backend
 from comfyproxy.core.http1 import RequestHead
-from comfyproxy.core.pool import Pool
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _PATH = re.compile(r"/[!-:<-~]*")
@@ -41,13 +40,6 @@ class BackendCookie:
         if cookies is None or self._name not in cookies:
             return []
         return [value.strip(b' \t"').decode("latin-1") for value in self._pattern.findall(cookies)]
-
-    def backend(self, head: RequestHead, pool: Pool) -> Backend | None:
-        """The backend of ``pool`` that the request's cookie names."""
-        for fingerprint in self.fingerprints(head):
-            if (backend := pool.find(fingerprint)) is not None:
-                return backend
-        return None
 
     def line(self, backend: Backend) -> bytes:
         """The field line that makes a browser stay with ``backend``."""

@@ -1,31 +1,30 @@
 """Where each request to a pool of ComfyUI servers belongs, for the placements ``client`` and ``request``."""
 
+from collections.abc import Sequence
+from functools import lru_cache, partial
 from os import urandom
 
 from comfyproxy.comfyui.affinity import AffinityTable
+from comfyproxy.comfyui.claims import Claims, read_claims
 from comfyproxy.comfyui.cookie import BackendCookie
-from comfyproxy.comfyui.files import MAX_ANSWER, file_named, files_told
+from comfyproxy.comfyui.files import MAX_ANSWER, files_told
 from comfyproxy.comfyui.identity import Random, mint_client_id, mint_prompt_id
 from comfyproxy.comfyui.messages import message_key
 from comfyproxy.comfyui.origin import ORIGIN_FIELDS, check_origin
 from comfyproxy.comfyui.wire import (
-    OTHER,
     SOCKET,
     SUBMISSION,
     Document,
-    Endpoint,
     client_named,
-    find_endpoint,
     prompts_named,
     read_object,
     with_client,
     with_prompt_id,
 )
 from comfyproxy.core.backend import Backend
-from comfyproxy.core.http1 import RequestHead, ResponseHead
+from comfyproxy.core.http1 import KEPT_HEADS, RequestHead, ResponseHead
 from comfyproxy.core.pool import Pool
 from comfyproxy.core.routing import Decision, Default, NeedBody, Pin, Rewrite, Router, Search
-from comfyproxy.core.websocket import is_websocket_request
 
 _ANY = Default()
 _SEARCH = Search()
@@ -107,43 +106,52 @@ class ClientRouter:
         self._clients = AffinityTable(pool)
         self._prompts = AffinityTable(pool)
         self._files = AffinityTable(pool)
+        self._claims = lru_cache(KEPT_HEADS)(partial(read_claims, cookie=self._cookie))
         self._parsed: tuple[bytes, Document | None] | None = None
 
     def route(self, head: RequestHead, body: bytes | None, now: float) -> Decision:
         """Where this request belongs, once its body is known if its endpoint has identities there."""
-        refusal = check_origin(head)
-        if refusal is not None:
-            return refusal
-        endpoint = find_endpoint(head)
+        claims = self._claims(head)
+        if claims.nothing:
+            return _ANY
+        if claims.refusal is not None:
+            return claims.refusal
+        endpoint = claims.endpoint
         if body is None and head.body and endpoint.body_limit:
             return NeedBody(endpoint.body_limit)
         document = self._document(body)
-        client = client_named(endpoint, head, document)
-        owner = self._owner(endpoint, head, document, now)
+        client = claims.client or client_named(endpoint, head, document)
+        owner = self._owner(claims.prompts or prompts_named(endpoint, head, document), now)
         if owner is not None and endpoint is not SUBMISSION:
             return Pin(owner, strict=True)
         home = owner if client is None else self._clients.find(client, now)
         if home is None:
-            home = self._cookie.backend(head, self._pool)
+            home = self._named_by_cookie(claims)
         if home is not None:
             return Pin(home)
-        return self._where_file_is(head, now) if endpoint is OTHER else _ANY
+        return _ANY if claims.file is None else self._where_file_is(claims.file, now)
 
-    def _where_file_is(self, head: RequestHead, now: float) -> Decision:
+    def _named_by_cookie(self, claims: Claims) -> Backend | None:
+        for fingerprint in claims.backends:
+            if (backend := self._pool.find(fingerprint)) is not None:
+                return backend
+        return None
+
+    def _where_file_is(self, file: str, now: float) -> Decision:
         """A file that is asked for by name alone: where it was last told of, else wherever there is one."""
-        name = file_named(head)
-        if name is None:
-            return _ANY
-        owner = self._files.find(name, now)
+        owner = self._files.find(file, now)
         return _SEARCH if owner is None else Pin(owner)
 
     def place(self, head: RequestHead, body: bytes | None, backend: Backend, now: float) -> Rewrite | None:
         """Bind the request's ids to ``backend``, mint those that it lacks, and give a browser its cookie."""
-        endpoint = find_endpoint(head)
+        claims = self._claims(head)
+        if claims.nothing:
+            return None
+        endpoint = claims.endpoint
         document = self._document(body)
         self._parsed = None
-        client = client_named(endpoint, head, document)
-        prompts = prompts_named(endpoint, head, document)
+        client = claims.client or client_named(endpoint, head, document)
+        prompts = claims.prompts or prompts_named(endpoint, head, document)
         target = new_body = None
         if client is not None:
             self._clients.bind(client, backend, now)
@@ -156,7 +164,7 @@ class ClientRouter:
                 new_body = with_prompt_id(body, document, mint_prompt_id(backend.fingerprint, self._random))
         # A look at an old prompt elsewhere does not move the browser away from its WebSocket.
         visits = bool(prompts) and endpoint is not SUBMISSION
-        wants_cookie = not visits and self._wants_cookie(head, backend)
+        wants_cookie = not visits and _is_due(claims, backend)
         fields = b"%b\r\n" % self._cookie.line(backend) if wants_cookie else b""
         watch = MAX_ANSWER if visits and head.method == b"GET" else 0
         if target is None and new_body is None and not fields and not watch:
@@ -180,30 +188,19 @@ class ClientRouter:
             self._parsed = (body, read_object(body))
         return self._parsed[1]
 
-    def _owner(
-        self, endpoint: Endpoint, head: RequestHead, document: Document | None, now: float
-    ) -> Backend | None:
-        """The backend of the first prompt that the request names and that is known."""
-        for prompt in prompts_named(endpoint, head, document):
+    def _owner(self, prompts: Sequence[str], now: float) -> Backend | None:
+        """The backend of the first of these prompts that is known."""
+        for prompt in prompts:
             if (backend := self._prompts.find(prompt, now)) is not None:
                 return backend
         return None
 
-    def _wants_cookie(self, head: RequestHead, backend: Backend) -> bool:
-        """Whether to set the cookie: with a page, with a WebSocket, or in place of one that is out of date.
 
-        Nothing else gets one, so that API clients rotate whether they keep cookies or not.
-        """
-        sent = self._cookie.fingerprints(head)
-        if sent:
-            return backend.fingerprint not in sent
-        return _asks_for_page(head) or is_websocket_request(head)
+def _is_due(claims: Claims, backend: Backend) -> bool:
+    """Whether to set the cookie: with a page, with a WebSocket, or in place of one that is out of date.
 
-
-def _asks_for_page(head: RequestHead) -> bool:
-    """Whether a browser is to show what comes as a page."""
-    return head.method == b"GET" and (
-        head.path == b"/"
-        or head.value(b"sec-fetch-dest") == b"document"
-        or (head.value(b"accept") or b"").lower().startswith(b"text/html")
-    )
+    Nothing else gets one, so that API clients rotate whether they keep cookies or not.
+    """
+    if claims.backends:
+        return backend.fingerprint not in claims.backends
+    return claims.wants_cookie

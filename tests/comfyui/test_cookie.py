@@ -6,8 +6,10 @@ from http.cookies import SimpleCookie
 import pytest
 
 from comfyproxy.comfyui.cookie import BackendCookie
+from comfyproxy.comfyui.router import ClientRouter
 from comfyproxy.core.http1 import RequestHead
 from comfyproxy.core.pool import Pool
+from comfyproxy.core.routing import Default, Pin
 
 
 def test_the_cookie_has_the_fingerprint_and_is_for_the_session_alone(make_pool: Callable[..., Pool]) -> None:
@@ -63,8 +65,9 @@ def test_the_first_cookie_that_names_a_backend_of_the_pool_counts(
     pool = make_pool()
     one, two, _ = pool.backends
     values = f"comfyproxy=unknown; comfyproxy={two.fingerprint}; comfyproxy={one.fingerprint}"
-    assert BackendCookie().backend(make_head("GET", "/", f"Cookie: {values}"), pool) is two
-    assert BackendCookie().backend(make_head("GET", "/", "Cookie: comfyproxy=unknown"), pool) is None
+    router = ClientRouter(pool)
+    assert router.route(make_head("GET", "/", f"Cookie: {values}"), None, 0) == Pin(two)
+    assert router.route(make_head("GET", "/", "Cookie: comfyproxy=unknown"), None, 0) == Default()
 
 
 @pytest.mark.parametrize(
