@@ -17,6 +17,7 @@ from math import inf
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from twisted.internet.interfaces import ISSLTransport
 from twisted.web.http import HTTPChannel
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
@@ -130,12 +131,20 @@ class StreamingFront(RequestFront):
         self._waiting_to_finish = True
         self._proxy.connections.add(self)
         self._proxy.deadlines.set(self, LINGER)
-        request = self._request
-        if not self._is_http2 and b"chunked" in (request.getHeader(b"transfer-encoding") or b"").lower():
+        if self._request.chunked:
+            self._request.channel.write(LAST_CHUNK)
+            self._request.chunked = 0
+        if not self._is_http2:
+            self._half_close()
+
+    def _half_close(self) -> None:
+        """Let the client see that nothing more comes, and take no notice of how it goes on."""
+        request, transport = self._request, self._request.channel.transport
+        if not request.requestHeaders.hasHeader(b"content-length"):
             request.channel.rawDataReceived = _drop
-        if request.chunked:
-            request.channel.write(LAST_CHUNK)
-            request.chunked = 0
+        if hasattr(transport, "loseWriteConnection") and not ISSLTransport.providedBy(transport):
+            transport.unregisterProducer()
+            transport.loseWriteConnection()
 
     def deadline_passed(self) -> None:
         """The body stopped coming, or the client has had its time to see the answer."""
@@ -159,7 +168,7 @@ class StreamingFront(RequestFront):
 
 
 def _drop(data: bytes) -> None:
-    """Take no notice, and none of errors: twisted.web would answer them, behind the answer."""
+    """Drop a piece of a body in chunks: twisted.web would answer an error in them, behind the answer."""
 
 
 class StreamingRequest(Request):
