@@ -325,10 +325,18 @@ class Exchange:
             bridge.join(upstream, head, rest, added, router.message_key if router is not None else None)
             return
         client, held = self.front.tunnel(head.block.passing(HOP_BY_HOP) + UPGRADE + added)
-        Relay(client, upstream, self.closed, to_client=rest, to_backend=held, drain=self.route.comfyui)
+        Relay(
+            client,
+            upstream,
+            self.closed,
+            self.proxy.deadlines,
+            to_client=rest,
+            to_backend=held,
+            drain=self.route.comfyui,
+        )
 
     def closed(self) -> None:
-        """The tunnel's connections are both gone."""
+        """A connection of the tunnel is gone."""
         self._upstream = None
         self._end()
 

@@ -23,6 +23,10 @@ from zope.interface import implementer
 
 from comfyproxy.proxy.deadlines import Deadlines
 
+ENDING = 600.0
+"""Seconds without an octet that one side has to end, and to take what waits for it, once the other has
+ended."""
+
 DRAIN_LIMIT = 96 * 1024 * 1024
 """Octets kept for a client that does not read: room for the largest message (64 MiB) that must pass."""
 
@@ -68,11 +72,11 @@ class RelayEnd(Protocol):
 
 
 class Relay:
-    """Joins two established connections until both are gone, then calls ``ended`` once.
+    """Joins two established connections; ``ended`` is called once, when the first of them is gone.
 
     ``to_client`` and ``to_backend`` are octets that go first. After ``idle`` seconds (0: never) without
-    an octet both are closed. With ``drain`` the backend is always read (see
-    above).
+    an octet both are closed. When one side has ended, the other has `ENDING` seconds to do so too. With
+    ``drain`` the backend is always read (see above).
     """
 
     def __init__(
@@ -80,50 +84,62 @@ class Relay:
         client: RelayEnd,
         backend: RelayEnd,
         ended: Callable[[], None],
+        deadlines: Deadlines,
+        idle: float = 0,
         to_client: bytes = b"",
         to_backend: bytes = b"",
         drain: bool = False,
-        deadlines: Deadlines | None = None,
-        idle: float = 0,
     ) -> None:
         self._client = client
         self._backend = backend
         self._ended: Callable[[], None] | None = ended
+        self._ending = False
         self._read_ends = 0
         client.relay = backend.relay = self
-        self._drain = Drain(client) if drain else None
-        to_client_writer = self._drain or client.transport
+        self._drain = Drain(client.transport) if drain else None
+        self._to_client: Callable[[bytes], None] = (self._drain or client.transport).write
+        self._to_backend: Callable[[bytes], None] = backend.transport.write
         client.transport.registerProducer(self._drain or backend.transport, True)
         backend.transport.registerProducer(client.transport, True)
         self.deadline = self.slot = inf
-        self._idle = idle
         self._deadlines = deadlines
-        self._redirect(client, backend.transport.write)
-        self._redirect(backend, to_client_writer.write)
+        self._allow(idle)
         if to_client:
-            to_client_writer.write(to_client)
+            self._to_client(to_client)
         if to_backend:
-            backend.transport.write(to_backend)
+            self._to_backend(to_backend)
         client.transport.resumeProducing()
         backend.transport.resumeProducing()
 
-    def _redirect(self, end: RelayEnd, write: Callable[[bytes], None]) -> None:
-        # The transport looks dataReceived up at each read; the bound write of the other side saves a call.
-        received = write
-        deadlines, idle = self._deadlines, self._idle
-        if deadlines is not None and idle:
+    def _allow(self, seconds: float) -> None:
+        """Let it stand for as long as an octet comes every ``seconds``; 0 is for ever."""
+        deadlines = self._deadlines
+        deadlines.set(self, seconds)
 
+        def timed(write: Callable[[bytes], None]) -> Callable[[bytes], None]:
             def received(data: bytes) -> None:
-                deadlines.set(self, idle)
+                deadlines.set(self, seconds)
                 write(data)
 
-            deadlines.set(self, idle)
-        end.dataReceived = received  # type: ignore[method-assign,assignment]
+            # dataReceived is looked up at each read, so the bound write of the other side saves a call.
+            return received if seconds else write
+
+        self._client.dataReceived = timed(self._to_backend)  # type: ignore[method-assign,assignment]
+        self._backend.dataReceived = timed(self._to_client)  # type: ignore[method-assign,assignment]
 
     def deadline_passed(self) -> None:
-        """Neither side has sent anything for ``idle`` seconds."""
-        self._client.transport.loseConnection()
-        self._backend.transport.loseConnection()
+        """Nothing came for too long: close both, and if that takes too long, break them off."""
+        for end in (self._client, self._backend):
+            if self._ending:
+                end.transport.abortConnection()
+            else:
+                self._stop_producing_for(end).loseConnection()
+        self._end()
+
+    def _end(self) -> None:
+        """The beginning of the end: from now on what still goes on is limited in time."""
+        self._ending = True
+        self._allow(ENDING)
 
     def _other(self, end: RelayEnd) -> RelayEnd:
         return self._backend if end is self._client else self._client
@@ -131,22 +147,22 @@ class Relay:
     def _stop_producing_for(self, end: RelayEnd) -> Any:
         """Let ``end``'s transport send what it has and ask for no more; the transport is returned."""
         if self._drain is not None and end is self._client:
-            self._drain.resumeProducing()
+            self._drain.flush()
         end.transport.unregisterProducer()
         return end.transport
 
     def read_ended(self, end: RelayEnd) -> None:
         """``end``'s peer sends no more; pass that on, and close once both have said so."""
         self._read_ends += 1
+        self._end()
         other = self._stop_producing_for(self._other(end))
-        # TLS has no half-close, though its transport has the method: that of the socket below it.
-        if (
-            self._read_ends == 2
-            or not hasattr(other, "loseWriteConnection")
-            or ISSLTransport.providedBy(other)
-        ):
+        if self._read_ends == 2:
             other.loseConnection()
             end.transport.loseConnection()
+        elif ISSLTransport.providedBy(other) or not hasattr(other, "loseWriteConnection"):
+            # TLS has no half-close, though its transport has the method: that of the socket below it. Its
+            # close says that no more will come, and what the peer still sends is read until it closes too.
+            other.loseConnection()
         else:
             other.loseWriteConnection()
 
@@ -155,14 +171,15 @@ class Relay:
         send, or reset if this one was."""
         ended, self._ended = self._ended, None
         if ended is None:
-            return  # The other was lost first; under TLS, Twisted fails when such a one is closed again.
+            # The other was lost first; under TLS, Twisted fails when such a one is closed again.
+            self._deadlines.forget(self)
+            return
+        self._end()
         other = self._stop_producing_for(self._other(end))
         if reason.check(ConnectionDone):
             other.loseConnection()
         else:
             other.abortConnection()
-        if self._deadlines is not None:
-            self._deadlines.forget(self)
         ended()
 
 
@@ -170,33 +187,40 @@ class Relay:
 class Drain:
     """Writes to a client that may not keep up, without ever stopping the backend."""
 
-    def __init__(self, client: RelayEnd, limit: int = DRAIN_LIMIT) -> None:
-        self._transport = client.transport
+    def __init__(self, transport: Transport, limit: int = DRAIN_LIMIT) -> None:
+        self._transport = transport
         self._limit = limit
         self._waiting: deque[bytes] = deque()
         self._size = 0
         self._paused = False
+        self._cut_off = False
 
     def write(self, data: bytes) -> None:
         """Send ``data``, or keep it while the client is behind; past the limit the client is cut off."""
         if not self._paused:
             self._transport.write(data)
-            return
-        self._waiting.append(data)
-        self._size += len(data)
-        if self._size > self._limit:
-            self._waiting.clear()
-            self._transport.abortConnection()
+        elif not self._cut_off:
+            self._waiting.append(data)
+            self._size += len(data)
+            if self._size > self._limit:
+                self._cut_off = True
+                self._waiting.clear()
+                self._transport.abortConnection()
+
+    def flush(self) -> None:
+        """Hand over everything, however far behind the client is."""
+        waiting, self._waiting, self._size = self._waiting, deque(), 0
+        for data in waiting:
+            self._transport.write(data)
 
     def pauseProducing(self) -> None:
         self._paused = True
 
     def resumeProducing(self) -> None:
         self._paused = False
-        if self._waiting:
-            data = b"".join(self._waiting)
-            self._waiting.clear()
-            self._size = 0
+        while self._waiting and not self._paused:
+            data = self._waiting.popleft()
+            self._size -= len(data)
             self._transport.write(data)
 
     def stopProducing(self) -> None:

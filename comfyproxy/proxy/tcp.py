@@ -64,13 +64,7 @@ class TCPDownstream(RelayEnd):
     def connection_ready(self, upstream: "TCPUpstream") -> None:
         """The backend is there."""
         self._dialer = None
-        Relay(
-            self,
-            upstream,
-            self._release,
-            deadlines=self._proxy.deadlines,
-            idle=self._proxy.timeouts.idle,
-        )
+        Relay(self, upstream, self._release, self._proxy.deadlines, self._proxy.timeouts.idle)
 
     def connect_failed(self, error: ConnectFailed) -> None:
         """The backend is not; try the next."""

@@ -31,10 +31,17 @@ class Peer(Protocol):
     stays_open = False
 
     def __init__(self) -> None:
-        self.received = b""
+        self._pieces: list[bytes] = []
         self.ended: Ended = ""
         self.is_gone = False
         self._waiting: list[tuple[bytes | None, Deferred[bytes]]] = []
+
+    @property
+    def received(self) -> bytes:
+        """Everything that came, since it was last taken."""
+        if len(self._pieces) > 1:
+            self._pieces = [b"".join(self._pieces)]
+        return self._pieces[0] if self._pieces else b""
 
     def send(self, data: bytes, piece: int = 0) -> None:
         """Send ``data``, in pieces of ``piece`` octets that arrive one after the other (0: as it comes)."""
@@ -66,7 +73,7 @@ class Peer(Protocol):
 
     def take(self) -> bytes:
         """What came since the last time."""
-        taken, self.received = self.received, b""
+        taken, self._pieces = self.received, []
         return taken
 
     def until(self, what: bytes | None) -> Deferred[bytes]:
@@ -86,7 +93,7 @@ class Peer(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Remember it."""
-        self.received += data
+        self._pieces.append(data)
         self._look()
 
     def readConnectionLost(self) -> None:
