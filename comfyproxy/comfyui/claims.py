@@ -7,7 +7,7 @@ with it (`ClientRouter`). What bodies say is read by `comfyproxy.comfyui.wire`.
 from dataclasses import dataclass
 
 from comfyproxy.comfyui.cookie import BackendCookie
-from comfyproxy.comfyui.files import file_named
+from comfyproxy.comfyui.files import file_named, is_upload
 from comfyproxy.comfyui.origin import check_origin
 from comfyproxy.comfyui.wire import OTHER, Endpoint, client_named, find_endpoint, prompts_named
 from comfyproxy.core.http1 import RequestHead
@@ -20,8 +20,9 @@ class Claims:
     """What one head says.
 
     ``client`` and ``prompts`` are ids in the target, ``file`` the key of a file asked for by name,
-    ``backends`` the fingerprints in the proxy's cookie. ``wants_cookie`` says that a browser asks for a page
-    or a WebSocket. ``nothing`` says that the head has none of all this, so that any backend will do.
+    ``uploads`` says that it brings one. ``backends`` are the fingerprints in the proxy's cookie.
+    ``wants_cookie`` says that a browser asks for a page or a WebSocket. ``nothing`` says that the head
+    has none of all this, so that any backend will do.
     """
 
     refusal: Refuse | None
@@ -29,6 +30,7 @@ class Claims:
     client: str | None
     prompts: tuple[str, ...]
     file: str | None
+    uploads: bool
     backends: tuple[str, ...]
     wants_cookie: bool
     nothing: bool
@@ -41,10 +43,13 @@ def read_claims(head: RequestHead, cookie: BackendCookie) -> Claims:
     client = client_named(endpoint, head, None)
     prompts = tuple(prompts_named(endpoint, head, None))
     file = file_named(head) if endpoint is OTHER else None
+    uploads = is_upload(head)
     backends = tuple(cookie.fingerprints(head))
     wants_cookie = _asks_for_page(head) or is_websocket_request(head)
-    said = refusal or endpoint is not OTHER or client or prompts or file or backends or wants_cookie
-    return Claims(refusal, endpoint, client, prompts, file, backends, wants_cookie, not said)
+    said = (
+        refusal or endpoint is not OTHER or client or prompts or file or uploads or backends or wants_cookie
+    )
+    return Claims(refusal, endpoint, client, prompts, file, uploads, backends, wants_cookie, not said)
 
 
 def _asks_for_page(head: RequestHead) -> bool:

@@ -1,12 +1,14 @@
-"""Which backend a file is on: pictures that were made and are asked for by name alone.
+"""Which backend a file is on: pictures that were made or uploaded, and are named without saying by whom.
 
 A script reads the names in ``GET /history/{id}``, then asks for ``GET /view?filename=...`` without saying
-who it is (ComfyUI's own ``script_examples/websockets_api_example.py`` does). ComfyUI counts files for
-each server, so the same name may be on several. What a backend has just told of is therefore remembered;
-the latest word counts.
+who it is (ComfyUI's own ``script_examples/websockets_api_example.py`` does). Or it uploads a picture,
+which says nothing either, and submits a prompt that loads it. ComfyUI counts files for each server, so
+the same name may be on several. What a backend has just told of is therefore remembered; the latest word
+counts.
 """
 
 import json
+import re
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -14,9 +16,14 @@ from urllib.parse import parse_qs
 
 from comfyproxy.core.http1 import RequestHead, ResponseHead
 
+MAX_NAME = 512
+"""Characters of a text that may be a file's name; prompts have longer ones that are not."""
+
 MAX_ANSWER = 4 * 1024 * 1024
 """Octets of an answer that is looked at for names; one entry of the history repeats its whole workflow."""
 
+_UPLOADS = frozenset((b"/upload/image", b"/upload/mask", b"/api/upload/image", b"/api/upload/mask"))
+_ANNOTATED = re.compile(r"(.*?)(?: \[(input|output|temp)\])?", re.DOTALL)
 _VIEWS = frozenset((b"/view", b"/api/view", b"/viewvideo", b"/api/viewvideo"))
 
 
@@ -31,14 +38,38 @@ def file_named(head: RequestHead) -> str | None:
     return _key(query.get("type", ["output"])[0], query.get("subfolder", [""])[0], filename)
 
 
+def is_upload(head: RequestHead) -> bool:
+    """Whether ``head`` brings a file, whose name the answer will tell."""
+    return head.method == b"POST" and head.path in _UPLOADS
+
+
+def files_wanted(document: dict[str, Any]) -> Iterator[str]:
+    """The files that the prompt of a submission may load, as keys: every text that is an input of a node.
+
+    They are written ``name``, ``subfolder/name`` or ``name [output]`` (``folder_paths.py``,
+    ``annotated_filepath``).
+    """
+    nodes = document.get("prompt")
+    for node in nodes.values() if isinstance(nodes, dict) else ():
+        inputs = node.get("inputs") if isinstance(node, dict) else None
+        for value in inputs.values() if isinstance(inputs, dict) else ():
+            if isinstance(value, str) and 0 < len(value) <= MAX_NAME:
+                match = _ANNOTATED.fullmatch(value)
+                path, kind = match.groups() if match else (value, None)
+                subfolder, _, name = path.rpartition("/")
+                yield _key(kind or "input", subfolder, name)
+
+
 def files_told(head: ResponseHead, body: bytes) -> Iterator[str]:
     """The files that an answer about a prompt or an upload names, as keys.
 
-    They are objects with a ``filename``, somewhere below the ``outputs`` of each prompt.
+    They are objects with a ``filename``, somewhere below the ``outputs`` of each prompt; an upload is told
+    of by one object with a ``name``.
     """
-    if head.status != 200:
-        return
-    for found in _objects(_read(head, body)):
+    document = _read(head, body) if head.status == 200 else None
+    if isinstance(document, dict) and isinstance(name := document.get("name"), str):
+        yield _key(document.get("type", "input"), document.get("subfolder", ""), name)
+    for found in _objects(document):
         filename = found.get("filename")
         if isinstance(filename, str) and filename:
             yield _key(found.get("type", "output"), found.get("subfolder", ""), filename)

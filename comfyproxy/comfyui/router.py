@@ -7,7 +7,7 @@ from os import urandom
 from comfyproxy.comfyui.affinity import AffinityTable
 from comfyproxy.comfyui.claims import Claims, read_claims
 from comfyproxy.comfyui.cookie import BackendCookie
-from comfyproxy.comfyui.files import MAX_ANSWER, files_told
+from comfyproxy.comfyui.files import MAX_ANSWER, files_told, files_wanted
 from comfyproxy.comfyui.identity import Random, mint_client_id, mint_prompt_id
 from comfyproxy.comfyui.messages import message_key
 from comfyproxy.comfyui.origin import ORIGIN_FIELDS, check_origin
@@ -83,10 +83,11 @@ class ClientRouter:
     client's WebSocket, and are lost for good if that is on another server.
 
     A file that is asked for by its name alone, as scripts do, is looked for where it was last told of,
-    else on each server in turn. What else has no identity rotates, and is given one if it can be: a
-    WebSocket gets a client's id, a submission a prompt's id, both minted for the backend that it goes to,
-    and a browser the cookie. An id that a client made up is bound to the backend of the first request
-    that has it, and bound anew when another backend has to take over.
+    else on each server in turn; a prompt of a client not seen before goes where the files it loads are.
+    What else has no identity rotates, and is given one if it can be: a WebSocket gets a client's id, a
+    submission a prompt's id, both minted for the backend that it goes to, and a browser the cookie. An id
+    that a client made up is bound to the backend of the first request that has it, and bound anew when
+    another backend has to take over.
     """
 
     drop = ORIGIN_FIELDS
@@ -127,9 +128,18 @@ class ClientRouter:
         home = owner if client is None else self._clients.find(client, now)
         if home is None:
             home = self._named_by_cookie(claims)
+        if home is None and document is not None and endpoint is SUBMISSION:
+            home = self._owner_of_inputs(document, now)
         if home is not None:
             return Pin(home)
         return _ANY if claims.file is None else self._where_file_is(claims.file, now)
+
+    def _owner_of_inputs(self, document: Document, now: float) -> Backend | None:
+        """The backend that was last told of as having a file which the prompt loads."""
+        for file in files_wanted(document):
+            if (backend := self._files.find(file, now)) is not None:
+                return backend
+        return None
 
     def _named_by_cookie(self, claims: Claims) -> Backend | None:
         for fingerprint in claims.backends:
@@ -166,13 +176,13 @@ class ClientRouter:
         visits = bool(prompts) and endpoint is not SUBMISSION
         wants_cookie = not visits and _is_due(claims, backend)
         fields = b"%b\r\n" % self._cookie.line(backend) if wants_cookie else b""
-        watch = MAX_ANSWER if visits and head.method == b"GET" else 0
+        watch = MAX_ANSWER if claims.uploads or (visits and head.method == b"GET") else 0
         if target is None and new_body is None and not fields and not watch:
             return None
         return Rewrite(target, new_body, fields, watch)
 
     def learn(self, answer: ResponseHead, body: bytes, backend: Backend, now: float) -> None:
-        """Remember which files ``backend`` told of in an answer about a prompt."""
+        """Remember which files ``backend`` told of in an answer about a prompt, or about an upload."""
         for name in files_told(answer, body):
             self._files.bind(name, backend, now)
 

@@ -28,7 +28,7 @@ def claims(make_head: MakeHead) -> Callable[..., Claims]:
 )
 def test_most_requests_say_nothing(claims: Callable[..., Claims], target: str) -> None:
     assert claims("GET", target, "Accept: */*", "Cookie: other=1") == Claims(
-        None, OTHER, None, (), None, (), wants_cookie=False, nothing=True
+        None, OTHER, None, (), None, False, (), wants_cookie=False, nothing=True
     )
 
 
@@ -40,6 +40,7 @@ def test_most_requests_say_nothing(claims: Callable[..., Claims], target: str) -
         (("POST", "/prompt"), "endpoint", SUBMISSION),
         (("GET", "/api/history/abc"), "prompts", ("abc",)),
         (("GET", "/view?filename=a.png"), "file", "output\n\na.png"),
+        (("POST", "/upload/image"), "uploads", True),
         (("GET", "/x", "Cookie: comfyproxy=abc"), "backends", ("abc",)),
         (("GET", "/"), "wants_cookie", True),
         (("GET", "/x", "Sec-Fetch-Dest: document"), "wants_cookie", True),

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from comfyproxy.comfyui.files import file_named, files_told
+from comfyproxy.comfyui.files import file_named, files_told, files_wanted, is_upload
 from comfyproxy.core.http1 import ResponseHead, parse_request_head, parse_response_head
 
 PICTURE = {"filename": "ComfyUI_00001_.png", "subfolder": "", "type": "output"}
@@ -80,3 +80,47 @@ def test_compressed_answers_are_read() -> None:
 )
 def test_anything_else_tells_nothing(fields: str, status: int, body: bytes) -> None:
     assert told(None, fields, status, body) == []
+
+
+def test_an_upload_tells_of_its_file() -> None:
+    assert told({"name": "u (1).png", "subfolder": "s", "type": "input"}) == ["input\ns\nu (1).png"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "expected"),
+    [
+        ("POST", "/upload/image", True),
+        ("POST", "/api/upload/mask", True),
+        ("GET", "/upload/image", False),
+        ("POST", "/upload/other", False),
+    ],
+)
+def test_uploads_are_known(method: str, path: str, expected: bool) -> None:
+    assert is_upload(parse_request_head(f"{method} {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())) is expected
+
+
+@pytest.mark.parametrize(
+    ("value", "key"),
+    [
+        ("u.png", "input\n\nu.png"),
+        ("clipspace/u.png [input]", "input\nclipspace\nu.png"),
+        ("a/b/u.png [temp]", "temp\na/b\nu.png"),
+        ("u [odd].png", "input\n\nu [odd].png"),
+    ],
+)
+def test_a_prompt_wants_the_files_that_its_inputs_name(value: str, key: str) -> None:
+    assert list(files_wanted({"prompt": {"1": {"inputs": {"image": value, "n": 3}}}})) == [key]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {},
+        {"prompt": []},
+        {"prompt": {"1": "x"}},
+        {"prompt": {"1": {"inputs": ["x"]}}},
+        {"prompt": {"1": {"inputs": {"text": "long " * 200, "empty": ""}}}},
+    ],
+)
+def test_other_prompts_want_none(document: dict[str, object]) -> None:
+    assert list(files_wanted(document)) == []

@@ -442,3 +442,21 @@ class TestFiles:
         answer = parse_response_head(b"HTTP/1.1 200 OK\r\n\r\n", b"GET")
         router.learn(answer, b'{"outputs": [{"filename": "a.png"}]}', backends.backends[0], 0)
         assert router.route(make_head("GET", self.VIEW), None, 0) == Default()
+
+    def test_a_prompt_goes_where_the_picture_it_loads_was_uploaded(
+        self, make_pool: MakePool, make_head: MakeHead
+    ) -> None:
+        backends = make_pool()
+        router = ClientRouter(backends)
+        two = backends.backends[1]
+        rewrite = router.place(make_head("POST", "/upload/image", length=9), None, two, 0)
+        assert rewrite is not None
+        assert rewrite.watch > 0
+        answer = parse_response_head(b"HTTP/1.1 200 OK\r\n\r\n", b"POST")
+        router.learn(answer, b'{"name": "u.png", "subfolder": "", "type": "input"}', two, 0)
+        prompt = {"1": {"class_type": "LoadImage", "inputs": {"image": "u.png"}}}
+        body = submission(client_id="new", prompt=prompt)
+        request = make_head("POST", "/prompt", length=len(body))
+        assert router.route(request, body, 1) == Pin(two)
+        body = submission(client_id="new", prompt={"1": {"inputs": {"image": "other.png"}}})
+        assert router.route(make_head("POST", "/prompt", length=len(body)), body, 1) == Default()
