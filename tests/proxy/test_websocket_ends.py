@@ -1,9 +1,12 @@
 """The pace, the patience and the signs of life of the two ends, through a whole proxy in memory."""
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from websockets.protocol import State
 
 from comfyproxy.proxy.websocket_ends import CLOSE_TIMEOUT, PING_INTERVAL, PING_TIMEOUT
-from tests.proxy.websocket_peers import MIB, Join, Joined, Message, frame, joining
+from tests.proxy.websocket_peers import MIB, Client, Join, Joined, Message, frame, joining
 
 SLACK = 5
 """Seconds by which deadlines, whose resolution is a quarter of one, may be late after some looks."""
@@ -312,3 +315,78 @@ def test_a_client_that_takes_nothing_and_says_nothing_is_dead(join: Join) -> Non
     joined.run()
     assert joined.client.ended == "reset"
     assert joined.server.closed_with[0] == 1001
+
+
+# Whatever happens, in whatever order
+
+ACTIONS = [
+    "say",
+    "say much",
+    "say in parts",
+    "ping",
+    "goodbye",
+    "break the protocol",
+    "pause",
+    "resume",
+    "finish",
+    "close",
+    "reset",
+]
+
+
+def act(joined: Joined, who: str, action: str, number: int) -> None:
+    """Let a peer do something, if it still can."""
+    peer = getattr(joined, who)
+    if peer.is_gone:
+        return
+    speaks = peer.protocol.state is State.OPEN
+    match action:
+        case "pause" | "resume" | "finish" | "close" | "reset":
+            getattr(peer, action)()
+        case "break the protocol":
+            peer.send(b"\xff\x00\xff\x00")
+        case "say" if speaks:
+            peer.say(progress("p", number))
+        case "say much" if speaks:
+            peer.say(preview(number, MIB))
+        case "say in parts" if speaks:
+            peer.say("a", "b" * number, "c")
+        case "ping" if speaks:
+            peer.ping(b"%d" % number)
+        case "goodbye" if speaks:
+            peer.say_goodbye(4000, "enough")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    is_comfyui=st.booleans(),
+    deflate=st.booleans(),
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(["client", "server"]),
+            st.sampled_from(ACTIONS),
+            st.sampled_from([0.0, 0.0, 0.0, 1.0, 30.0, 200.0]),
+            st.booleans(),
+        ),
+        max_size=15,
+    ),
+)
+def test_whoever_does_what_at_any_moment_nothing_is_left(
+    join: Join, is_comfyui: bool, deflate: bool, steps: list[tuple[str, str, float, bool]]
+) -> None:
+    joined = join(comfyui=is_comfyui, client=Client(deflate=deflate), backlog=4 * MIB)
+    for number, (who, action, seconds, turns) in enumerate(steps):
+        act(joined, who, action, number)
+        if turns:
+            joined.advance(seconds)
+    joined.close()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(who=st.sampled_from(["client", "server"]), octets=st.binary(max_size=300), piece=st.integers(0, 3))
+def test_no_octets_fail_the_proxy(join: Join, who: str, octets: bytes, piece: int) -> None:
+    joined = join(client=Client(deflate=True))
+    joined.client.raw = joined.server.raw = True
+    getattr(joined, who).send(octets, piece)
+    joined.run()
+    joined.close()

@@ -1,16 +1,33 @@
 """WebSockets by messages: the handshake, what passes, and how it ends, through a whole proxy in memory."""
 
 import struct
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import pytest
+import pytest_twisted
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
 from websockets.client import ClientProtocol
 from websockets.datastructures import Headers
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
+from websockets.frames import Frame
+from websockets.http11 import Response
 from websockets.uri import parse_uri
 
 from comfyproxy.comfyui.router import make_router
+from comfyproxy.core.addresses import Address
+from comfyproxy.core.balancer import Balancer
+from comfyproxy.core.config import Timeouts
+from comfyproxy.core.pool import Pool
+from comfyproxy.core.routes import Route, RouteTable
+from comfyproxy.proxy.listeners import HTTPListener
+from comfyproxy.proxy.proxy import Proxy
+from comfyproxy.proxy.transports import with_eager_writes
 from comfyproxy.proxy.websocket_ends import CLOSE_TIMEOUT
+from comfyproxy.proxy.websockets import Bridges
 from tests.proxy.websocket_peers import MIB, Backend, Client, Join, Message, frame, joining
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
@@ -568,3 +585,58 @@ def test_who_floods_behind_a_violation_is_read_no_longer_than_it_takes_to_say_so
     assert joined.client.ended
     assert joined.client.is_gone
     assert not joined.rig.proxy.connections
+
+
+# On real sockets
+
+
+class Telling(Client):
+    """A client that tells when it may speak, has a message, and is gone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_speak: Deferred[None] = Deferred()
+        self.has_message: Deferred[None] = Deferred()
+        self.has_gone: Deferred[None] = Deferred()
+
+    def shaken(self, event: Response) -> None:
+        super().shaken(event)
+        self.may_speak.callback(None)
+
+    def take_frame(self, frame: Frame) -> None:
+        super().take_frame(frame)
+        if len(self.messages) == 1 and not self.has_message.called:
+            self.has_message.callback(None)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        super().connectionLost(reason)
+        self.has_gone.callback(None)
+
+
+@pytest.mark.parametrize("wrap", [with_eager_writes, lambda reactor: reactor], ids=["eager", "stock"])
+@pytest_twisted.ensureDeferred
+async def test_on_loopback_a_large_message_comes_back_and_the_goodbye_too(
+    running_reactor: Any, wrap: Callable[[Any], Any]
+) -> None:
+    reactor = wrap(running_reactor)
+    backend = Backend()
+    backend.change = lambda headers: setattr(backend.socket, "echoes", True)
+    servers = reactor.listenTCP(0, backend, interface="127.0.0.1")
+    pool = Pool("default", [Address("http", "127.0.0.1", servers.getHost().port)])
+    proxy = Proxy(reactor, RouteTable([Route(b"/", Balancer(pool), Timeouts())]))
+    proxy.bridges = Bridges(reactor)
+    port = reactor.listenTCP(0, HTTPListener(proxy), interface="127.0.0.1")
+    client = Telling()
+    await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port), client)
+    picture = bytes(range(256)) * (8 * MIB // 256)
+    await client.may_speak
+    client.say(picture)
+    await client.has_message
+    assert client.messages == [picture]
+    client.say_goodbye(4000, "thanks")
+    await client.has_gone
+    assert client.closed_with == (4000, "thanks")
+    for listening in (port, servers):
+        await maybeDeferred(listening.stopListening)
+    await proxy.close()
+    assert [backend.leases for backend in pool.backends] == [0]

@@ -16,6 +16,7 @@ from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
 from comfyproxy.comfyui.router import RequestRouter
+from comfyproxy.proxy.websocket_ends import CLOSE_TIMEOUT
 from comfyproxy.proxy.websockets import Bridges
 from comfyproxy.testing import Rig
 from comfyproxy.testing.peers import Peer
@@ -46,17 +47,18 @@ class Socket(Peer):
 
     def dataReceived(self, data: bytes) -> None:
         if self.raw or self.ignores_close:
-            self.received += data
+            super().dataReceived(data)
             return
         self.protocol.receive_data(data)
         self._flush()
         for event in self.protocol.events_received():
             if isinstance(event, Frame):
-                self._take(event)
+                self.take_frame(event)
             else:
                 self.shaken(event)
 
-    def _take(self, frame: Frame) -> None:
+    def take_frame(self, frame: Frame) -> None:
+        """A frame has come."""
         self.frames.append(frame)
         if frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
             return
@@ -223,6 +225,7 @@ class Joined:
         self.rig = Rig(*(backends or (self.backend,)), router=RequestRouter() if comfyui else None)
         self.rig.proxy.bridges = Bridges(self.rig.network, max_message=max_message, backlog=backlog)
         self.client = client or Client()
+        self.is_closed = False
         self.run = self.rig.network.run
         self.advance = self.rig.advance
 
@@ -231,6 +234,16 @@ class Joined:
         self.rig.network.connect(self.client, "127.0.0.1", 8080)
         self.run()
         return self
+
+    def close(self) -> None:
+        """Let everybody read, and the client leave; nothing may be left once all patience is over."""
+        for socket in [self.client, *self.backend.connections]:
+            if socket.connected and not socket.is_gone:
+                socket.resume()
+        self.client.close()
+        self.advance(2 * CLOSE_TIMEOUT)
+        self.is_closed = True
+        assert self.rig.close() == []
 
     @property
     def server(self) -> Server:
@@ -250,11 +263,8 @@ def joining() -> Iterator[Join]:
 
     yield make
     for joined in made:
-        for socket in [joined.client, *(one for one in getattr(joined.backend, "connections", ()))]:
-            if not socket.is_gone and socket.connected:
-                socket.resume()
-        joined.run()
-        assert joined.rig.close() == []
+        if not joined.is_closed:
+            joined.close()
 
 
 def frame(opcode: int, payload: bytes = b"", fin: bool = True, rsv: int = 0, masked: bool = True) -> bytes:
