@@ -54,6 +54,7 @@ class Downstream(RelayEnd):
         self._lingering = False
         self._reading = False
         self._held_back = False
+        self._full = False
         self._head_began = False
         self._delimited = True
         self._splice: Splice | None = None
@@ -70,7 +71,9 @@ class Downstream(RelayEnd):
 
     def dataReceived(self, data: bytes) -> None:
         if self._exchange is None:
-            if not self._lingering:
+            if self._full:
+                self._hold(data)
+            elif not self._lingering:
                 self._read_heads(self._held + data if self._held else data)
         elif self._left or self._chunks is not None:
             self._read_body(data)
@@ -88,9 +91,14 @@ class Downstream(RelayEnd):
         """Start the request in ``data``, and those behind it as long as each is answered at once."""
         self._reading = True
         self._held = data
-        while self._held and self._exchange is None and not self._lingering and self._read_head():
+        while self._held and self._is_free and self._read_head():
             pass
         self._reading = False
+
+    @property
+    def _is_free(self) -> bool:
+        """Whether the next request may begin; not while the client is behind with reading the answers."""
+        return self._exchange is None and not self._lingering and not self._full
 
     def _read_head(self) -> bool:
         data = self._held
@@ -269,6 +277,10 @@ class Downstream(RelayEnd):
     def _await_next(self) -> None:
         self._head_began = False
         self._proxy.deadlines.set(self, self._proxy.timeouts.keepalive)
+        if not self._full:
+            self._read_next()
+
+    def _read_next(self) -> None:
         if self._held_back:
             self._held_back = False
             self.transport.resumeProducing()
@@ -358,7 +370,7 @@ class Downstream(RelayEnd):
         elif exchange is not None:
             self._keep = False
             exchange.break_off(408, "The rest of the request's body did not come in time.")
-        elif self._held:
+        elif self._held and not self._full:
             self._refuse(ProtocolError(408, "The rest of the request did not come in time."))
         else:
             self._close()
@@ -381,12 +393,16 @@ class Downstream(RelayEnd):
         super().connectionLost(reason)
 
     def pauseProducing(self) -> None:
+        self._full = True
         if self._exchange is not None:
             self._exchange.pause_answer()
 
     def resumeProducing(self) -> None:
+        self._full = False
         if self._exchange is not None:
             self._exchange.resume_answer()
+        elif self._is_free:
+            self._read_next()
 
     def stopProducing(self) -> None:
         """The transport says so when it is lost; `connectionLost` does what there is to do."""
