@@ -272,7 +272,7 @@ class MemoryNetwork(Clock):
         self,
         host: str,
         port: int,
-        factory: ClientFactory[Any],
+        factory: "ClientFactory[Any]",
         timeout: float | None = 30,
         bindAddress: tuple[str, int] | None = None,
     ) -> MemoryConnector:
