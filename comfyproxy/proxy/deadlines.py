@@ -9,6 +9,7 @@ from math import inf
 from typing import Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 
 
 class Watched(Protocol):
@@ -22,7 +23,12 @@ class Watched(Protocol):
 
 
 class Deadlines:
-    """Deadlines with a resolution of ``tick`` seconds; they pass late by up to twice that, never early."""
+    """Deadlines with a resolution of ``tick`` seconds; they pass late by up to twice that, never early.
+
+    Its length is how many are watched.
+    """
+
+    _log = Logger(namespace="comfyproxy.deadlines")
 
     def __init__(self, clock: IReactorTime, tick: float = 0.25) -> None:
         self._clock = clock
@@ -30,6 +36,9 @@ class Deadlines:
         self._slots: dict[float, set[Watched]] = {}
         self._timer: IDelayedCall | None = None
         self._now = 0.0
+
+    def __len__(self) -> int:
+        return sum(map(len, self._slots.values()))
 
     def set(self, watched: Watched, seconds: float) -> None:
         """Let ``watched`` have ``seconds`` from now; 0 is no deadline."""
@@ -50,9 +59,7 @@ class Deadlines:
 
     def forget(self, watched: Watched) -> None:
         """Keep no reference to ``watched``; for connections that are gone."""
-        waiting = self._slots.get(watched.slot)
-        if waiting is not None:
-            waiting.discard(watched)
+        self._leave_slot(watched)
         watched.slot = watched.deadline = inf
 
     def stop(self) -> None:
@@ -62,10 +69,15 @@ class Deadlines:
             self._timer.cancel()
             self._timer = None
 
-    def _wait(self, watched: Watched, deadline: float) -> None:
+    def _leave_slot(self, watched: Watched) -> None:
         waiting = self._slots.get(watched.slot)
         if waiting is not None:
             waiting.discard(watched)
+            if not waiting:
+                del self._slots[watched.slot]
+
+    def _wait(self, watched: Watched, deadline: float) -> None:
+        self._leave_slot(watched)
         slot = (deadline // self._tick + 1) * self._tick
         watched.slot = slot
         self._slots.setdefault(slot, set()).add(watched)
@@ -78,12 +90,20 @@ class Deadlines:
         self._start()
         now = self._now
         for slot in [slot for slot in self._slots if slot <= now]:
-            for watched in self._slots.pop(slot):
+            for watched in self._slots.pop(slot, ()):
                 watched.slot = inf
                 if watched.deadline <= now:
                     watched.deadline = inf
-                    watched.deadline_passed()
+                    self._tell(watched)
                 elif watched.deadline < inf:
                     self._wait(watched, watched.deadline)
         if not self._slots:
             self.stop()
+
+    def _tell(self, watched: Watched) -> None:
+        try:
+            watched.deadline_passed()
+        except Exception:
+            # The others' deadlines must pass all the same.
+            self._log.failure("A deadline passed, and acting on it failed")
+
