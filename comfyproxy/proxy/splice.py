@@ -24,7 +24,8 @@ cost).
 
 import os
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from socket import MSG_PEEK
 from typing import Any
 
 from twisted.internet.interfaces import IReadDescriptor, IWriteDescriptor
@@ -38,6 +39,9 @@ WORTHWHILE = 64 * 1024
 
 PIPE_SIZE = 1024 * 1024
 """Octets that a pipe holds: what Linux lets any user have."""
+
+MOST_AT_ONCE = 4
+"""Fillings of the pipe before others have a turn: on a fast network neither socket ever has enough."""
 
 MAX_SPARE = 64
 """Empty pipes kept."""
@@ -53,6 +57,7 @@ def can_splice(source: Any, sink: Any, octets: int) -> bool:
         and isinstance(source, EagerWrites)
         and isinstance(sink, EagerWrites)
         and not source.TLS
+        and not sink.TLS
         and sink.is_flushed
         and hasattr(os, "splice")
     )
@@ -75,33 +80,39 @@ class Splice:
         ended: Callable[[int], None],
     ) -> None:
         self._source = source
+        self._sink = sink
         self._moved = moved
         self._ended = ended
         self._to_read = octets
         self._in_pipe = 0
         self._reactor = source.reactor
-        self._pipe = _take_pipe()
-        try:
+        with ExitStack() as undo:
+            self._pipe = _take_pipe()
+            undo.callback(_put_back, self._pipe)
             self._from = os.dup(source.fileno())
-        except OSError:
-            _put_back(self._pipe)
-            raise
-        try:
+            undo.callback(os.close, self._from)
             self._to = os.dup(sink.fileno())
-        except OSError:
-            os.close(self._from)
-            _put_back(self._pipe)
-            raise
-        self._reader = _Descriptor(self._from, self._read)
-        self._writer = _Descriptor(self._to, self._write)
+            undo.callback(os.close, self._to)
+            self._reader = _Descriptor(self._from, self._read)
+            self._writer = _Descriptor(self._to, self._write)
+            self._reactor.addReader(self._reader)
+            undo.pop_all()
         self._active = True
         source.stopReading()
-        self._reactor.addReader(self._reader)
+
+    @property
+    def waits_for_sink(self) -> bool:
+        """Whether it is the sink that it waits for, and not the source."""
+        return self._in_pipe > 0
 
     def stop(self) -> None:
         """Move no more; the source reads by itself again."""
-        if not self._active:
-            return
+        if self._active:
+            self._release()
+            self._source.resumeProducing()
+
+    def _release(self) -> None:
+        """Give back everything; what is in the pipe is lost."""
         self._active = False
         self._reactor.removeReader(self._reader)
         self._reactor.removeWriter(self._writer)
@@ -111,11 +122,10 @@ class Splice:
             _close(self._pipe)
         else:
             _put_back(self._pipe)
-        self._source.startReading()
 
     def _read(self) -> None:
-        """Fill the pipe, and empty it, until one of the sockets has enough."""
-        while self._to_read:
+        """Fill the pipe, and empty it, until one of the sockets has enough or others should have a turn."""
+        for _ in range(MOST_AT_ONCE):
             try:
                 count = os.splice(self._from, self._pipe[1], min(self._to_read, PIPE_SIZE), flags=_FLAGS)
             except BlockingIOError:
@@ -129,7 +139,9 @@ class Splice:
             self._in_pipe += count
             if not self._empty_pipe():
                 return
-        self._finish()
+            if not self._to_read:
+                self._finish()
+                return
 
     def _write(self) -> None:
         if self._empty_pipe():
@@ -150,7 +162,7 @@ class Splice:
                 self._reactor.addWriter(self._writer)
                 return False
             except OSError:
-                self._finish()
+                self._fail_sink()
                 return False
             self._in_pipe -= count
             self._moved(count)
@@ -162,6 +174,26 @@ class Splice:
         left = self._to_read + self._in_pipe
         self.stop()
         self._ended(left)
+
+    def _fail_sink(self) -> None:
+        """The sink takes nothing any more. What is in the pipe is lost, so nothing may follow it: the source
+        stays unread. The sink's transport finds out by trying to write."""
+        left = self._to_read + self._in_pipe
+        self._release()
+        if self._sink.connected:
+            self._sink.startWriting()
+        self._ended(left)
+
+
+def has_more(source: Any) -> bool:
+    """Whether there is something to read at ``source``: octets, the end or an error."""
+    try:
+        source.socket.recv(1, MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 @implementer(IReadDescriptor, IWriteDescriptor)

@@ -25,7 +25,7 @@ from comfyproxy.errors import (
     ProtocolError,
 )
 from comfyproxy.proxy.relay import RelayEnd
-from comfyproxy.proxy.splice import WORTHWHILE, Splice, can_splice
+from comfyproxy.proxy.splice import WORTHWHILE, Splice, can_splice, has_more
 
 if TYPE_CHECKING:
     from comfyproxy.core.config import Timeouts
@@ -204,7 +204,8 @@ class Upstream(RelayEnd):
         self._splice = None
         exchange, head = self.exchange, self._head
         if not left and exchange is not None and head is not None:
-            self._complete(exchange, head.close)
+            # Nobody has looked behind the body yet: what is there would answer the next request.
+            self._complete(exchange, head.close or has_more(self.transport))
             exchange.answer_data(b"", True)
 
     def _read_body(self, exchange: "Exchange", data: bytes) -> None:
