@@ -8,6 +8,7 @@ page shows the sentence.
 import json
 import re
 from dataclasses import dataclass
+from uuid import uuid4
 
 from comfyproxy.core.http1 import RequestHead
 
@@ -30,6 +31,7 @@ ADVICE = {
     504: "Try again later, or have the timeout raised.",
 }
 
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _API_PATH = re.compile(
     rb"/(?:api|internal|prompt|queue|history|interrupt|free|upload|object_info|system_stats|view_metadata|embeddings"
     rb"|models|extensions|features|settings|users|userdata|v2|i18n|workflow_templates|global_subgraphs)(?:/|\Z)"
@@ -111,3 +113,9 @@ def _as_json(status: int, message: str, advice: str, request_id: str, comfyui: b
         }
         return json.dumps({"error": error, "node_errors": {}})
     return json.dumps({"error": message, "advice": advice, "status": status, "request_id": request_id})
+
+
+def choose_request_id(head: RequestHead) -> str:
+    """The client's ``X-Request-ID`` if it is a plain one, else a new one."""
+    given = head.value(b"x-request-id")
+    return given.decode() if given is not None and _REQUEST_ID.fullmatch(given) else uuid4().hex

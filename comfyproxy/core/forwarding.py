@@ -1,18 +1,22 @@
-"""The request as a backend gets it."""
+"""The request as a backend gets it, and the fields of its answer as a client does."""
 
 import re
 
 from comfyproxy.core.chunked import CHUNKED
-from comfyproxy.core.headers import Forwarder, with_fewer_forwards
-from comfyproxy.core.http1 import RequestHead
+from comfyproxy.core.headers import HOP_BY_HOP, Forwarder, with_fewer_forwards
+from comfyproxy.core.http1 import RequestHead, ResponseHead
 from comfyproxy.core.routing import Router
 
 UPGRADE = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
 """The hop-by-hop lines of a WebSocket handshake, requests and answers alike (RFC 6455 section 4)."""
 
 _COOKIE = re.compile(rb"(?im)^(cookie:)[ \t]*(.*?)[ \t]*\r\n")
+_TRAILER = re.compile(rb"(?im)^trailer:.*\n")
 _TRAILERS = re.compile(rb"(?i)(?:^|,)[ \t]*trailers[ \t]*(?:,|;|$)")
 _NOTHING: frozenset[bytes] = frozenset()
+_NOT_WITHOUT_BODY = HOP_BY_HOP | {b"content-length"}
+"""What does not pass in a 1xx or 204 (RFC 9110 section 8.6)."""
+
 _OF_ANOTHER_BODY = frozenset((b"content-length", b"expect"))
 _HANDSHAKE = frozenset((b"sec-websocket-key", b"sec-websocket-extensions"))
 
@@ -73,3 +77,21 @@ def _cookie_line(match: re.Match[bytes], router: Router) -> bytes:
     """A ``Cookie`` line without what is the proxy's own; nothing if nothing is left."""
     value = router.cookies(match.group(2))
     return b"%b %b\r\n" % (match.group(1), value) if value else b""
+
+
+def informational_fields(head: ResponseHead) -> bytes:
+    """The field lines of a 1xx that pass."""
+    return head.block.passing(_NOT_WITHOUT_BODY)
+
+
+def answer_fields(head: ResponseHead, takes_chunks: bool) -> bytes:
+    """The field lines of a final answer for a client that ``takes_chunks`` or does not, framing included."""
+    fields = head.block.passing(_NOT_WITHOUT_BODY if head.status == 204 else HOP_BY_HOP)
+    if head.body < 0 and takes_chunks:
+        return fields + b"Transfer-Encoding: chunked\r\n"
+    if head.body == CHUNKED:
+        # Without its chunks a body has no place for the trailers that the field announces.
+        return _TRAILER.sub(b"", fields)
+    if head.status == 205 and b"content-length" not in head.notable:
+        return fields + b"Content-Length: 0\r\n"
+    return fields

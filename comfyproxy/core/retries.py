@@ -1,7 +1,7 @@
 """Whether a failed attempt may be made again, on another backend or on a fresh connection."""
 
 from comfyproxy.core.http1 import RequestHead
-from comfyproxy.errors import BackendError, BackendLost
+from comfyproxy.errors import BackendError, BackendLost, BackendTimeout
 
 
 def may_try_again(head: RequestHead, error: BackendError, *, answered: bool, body_at_hand: bool) -> bool:
@@ -17,3 +17,18 @@ def may_try_again(head: RequestHead, error: BackendError, *, answered: bool, bod
     if not error.request_was_sent:
         return True
     return isinstance(error, BackendLost) and head.is_idempotent
+
+
+def explain(error: BackendError, pool: str, waited: float, *, only_one: bool) -> tuple[int, str]:
+    """The status and sentence for a client whose request came to nothing because of ``error``.
+
+    ``waited`` is the timeout in seconds that a silent backend exceeded, ``only_one`` says that no other
+    backend would have done.
+    """
+    if isinstance(error, BackendTimeout):
+        return 504, f"The server did not answer within {waited:g} seconds."
+    if error.request_was_sent:
+        return error.status, "The server failed before it answered."
+    if only_one:
+        return 503, "The server that this belongs to cannot be reached."
+    return 503, f"No server of the pool '{pool}' could be reached."

@@ -10,26 +10,19 @@ through `Front`. Bodies stream: an exchange holds a piece only while there is no
 with the client paused, or when a router asked to see the whole.
 """
 
-import re
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
+from comfyproxy.core.answers import choose_request_id
 from comfyproxy.core.backend import Backend, Lease
-from comfyproxy.core.chunked import CHUNKED, LAST_CHUNK, encode_chunk
-from comfyproxy.core.forwarding import UPGRADE, compose_request
+from comfyproxy.core.chunked import LAST_CHUNK, encode_chunk
+from comfyproxy.core.forwarding import UPGRADE, answer_fields, compose_request, informational_fields
 from comfyproxy.core.headers import HOP_BY_HOP, Forwarder, refuse_early
 from comfyproxy.core.http1 import UNTIL_CLOSE, RequestHead, ResponseHead
-from comfyproxy.core.retries import may_try_again
+from comfyproxy.core.retries import explain, may_try_again
 from comfyproxy.core.routes import Route
 from comfyproxy.core.routing import NeedBody, Pin, Refuse, Rewrite, Search
 from comfyproxy.core.websocket import accepts, is_websocket_request
-from comfyproxy.errors import (
-    BackendError,
-    BackendProtocolError,
-    BackendTimeout,
-    ConnectFailed,
-    NoBackendAvailable,
-)
+from comfyproxy.errors import BackendError, BackendProtocolError, ConnectFailed, NoBackendAvailable
 from comfyproxy.proxy.connectors import Dialer
 from comfyproxy.proxy.front import Front
 from comfyproxy.proxy.relay import Relay, Transport
@@ -39,11 +32,7 @@ if TYPE_CHECKING:
     from comfyproxy.proxy.proxy import Proxy
     from comfyproxy.proxy.websockets import Bridge
 
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _NO_CHANGE = Rewrite()
-_TRAILER = re.compile(rb"(?im)^trailer:.*\n")
-_NOT_WITHOUT_BODY = HOP_BY_HOP | {b"content-length"}
-"""What does not pass in a 1xx or 204 (RFC 9110 section 8.6)."""
 
 
 class Exchange:
@@ -244,7 +233,7 @@ class Exchange:
 
     def informational(self, head: ResponseHead) -> None:
         """The backend sent a 1xx (RFC 9110 section 15.2)."""
-        self.front.informational(head.status, head.reason, head.block.passing(_NOT_WITHOUT_BODY))
+        self.front.informational(head.status, head.reason, informational_fields(head))
 
     def answered(self, head: ResponseHead, data: bytes, complete: bool) -> None:
         """The final answer begins, with the first octets of its body."""
@@ -255,24 +244,15 @@ class Exchange:
         self.status = head.status
         if self._rewrite is not None and 0 <= head.body <= self._rewrite.watch:
             self._watched = (head, [data])
-        fields = head.block.passing(_NOT_WITHOUT_BODY if head.status == 204 else HOP_BY_HOP)
+        fields = answer_fields(head, self.front.takes_chunks)
         if b"date" not in head.notable:
             fields += self.proxy.date()
         if self._rewrite is not None:
             fields += self._rewrite.answer_fields
-        delimited = True
-        if head.body < 0:
-            delimited = self.front.takes_chunks
-            if not delimited and head.body == CHUNKED:
-                # Without its chunks a body has no place for the trailers that the field announces.
-                fields = _TRAILER.sub(b"", fields)
-            if delimited:
-                fields += b"Transfer-Encoding: chunked\r\n"
-                self._rechunk = head.body == UNTIL_CLOSE
-                if self._rechunk and data:
-                    data = encode_chunk(data)
-        elif head.status == 205 and b"content-length" not in head.notable:
-            fields += b"Content-Length: 0\r\n"
+        delimited = head.body >= 0 or self.front.takes_chunks
+        if head.body == UNTIL_CLOSE and delimited:
+            self._rechunk = True
+            data = encode_chunk(data) if data else b""
         self.sent = len(data)
         self.front.begin(head.status, head.reason, fields, data, delimited)
         if complete:
@@ -342,29 +322,25 @@ class Exchange:
 
     def upstream_failed(self, error: BackendError) -> None:
         """The connection in use failed before the answer was complete."""
+        assert self.backend is not None
         upstream, self._upstream = self._upstream, None
         if self.status:
-            self._note(error)
+            self.proxy.note_failure(self.backend, error)
             self._end()
             self.front.abort()
         elif upstream is not None and upstream.was_used and self._may_try_again(error):
             # The backend closed the kept connection while our request was on its way (RFC 9112 section
             # 9.3.1).
-            assert self.backend is not None
             self._connect(self.backend, fresh=True)
         else:
             self._attempt_failed(error)
-
-    def _note(self, error: BackendError) -> None:
-        if self.backend is not None:
-            self.proxy.note_failure(self.backend, error)
 
     def _may_try_again(self, error: BackendError) -> bool:
         return may_try_again(self.head, error, answered=bool(self.status), body_at_hand=not self._body_sent)
 
     def _attempt_failed(self, error: BackendError) -> None:
-        self._note(error)
         assert self.backend is not None
+        self.proxy.note_failure(self.backend, error)
         self._tried = (*self._tried, self.backend)
         self._release()
         # What killed two servers is not shown to a third.
@@ -379,20 +355,8 @@ class Exchange:
     def _refuse_for(self, error: BackendError) -> None:
         """Tell the client how the last attempt failed; what names servers is told only to who debugs."""
         assert self.route is not None and self.backend is not None
-        if isinstance(error, BackendTimeout):
-            status, message = (
-                504,
-                f"The server did not answer within {self.route.timeouts.response:g} seconds.",
-            )
-        elif error.request_was_sent:
-            status, message = error.status, "The server failed before it answered."
-        elif self._strict:
-            status, message = 503, "The server that this belongs to cannot be reached."
-        else:
-            status, message = (
-                503,
-                f"No server of the pool '{self.route.balancer.pool.name}' could be reached.",
-            )
+        waited = self.route.timeouts.response
+        status, message = explain(error, self.route.balancer.pool.name, waited, only_one=self._strict)
         if self.proxy.debug:
             message += f" ({self.backend.url}: {error})"
         self.refuse(status, message)
@@ -408,7 +372,7 @@ class Exchange:
         self.status = status
         self._gathered = None
         self._pending = ()
-        self.request_id = request_id(self.head)
+        self.request_id = choose_request_id(self.head)
         comfyui = self.route is not None and self.route.comfyui
         answer = self.proxy.answer(status, message, self.head, self.request_id, comfyui)
         self.sent = len(answer.body)
@@ -440,16 +404,13 @@ class Exchange:
             upstream.abort()
 
     def _finish(self) -> None:
-        if self._watched is not None:
-            self._show_router(*self._watched)
+        if self._watched is not None and self.backend is not None and self.route is not None:
+            head, data = self._watched
+            router = self.route.balancer.router
+            if router is not None:
+                router.learn(head, b"".join(data), self.backend, self.proxy.reactor.seconds())
         self._end()
         self.front.finish()
-
-    def _show_router(self, head: ResponseHead, data: list[bytes]) -> None:
-        assert self.route is not None and self.backend is not None
-        router = self.route.balancer.router
-        if router is not None:
-            router.learn(head, b"".join(data), self.backend, self.proxy.reactor.seconds())
 
     def _end(self) -> None:
         self._release()
@@ -485,9 +446,3 @@ class Exchange:
         self._body_sent = True
         if self._upstream is not None:
             self._upstream.note_progress()
-
-
-def request_id(head: RequestHead) -> str:
-    """The client's ``X-Request-ID`` if it is a plain one, else a new one."""
-    given = head.value(b"x-request-id")
-    return given.decode() if given is not None and _REQUEST_ID.fullmatch(given) else uuid4().hex

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comfyproxy.core.answers import REASONS, Answer, make_answer, wants_json
+from comfyproxy.core.answers import REASONS, Answer, choose_request_id, make_answer, wants_json
 from comfyproxy.core.http1 import RequestHead, parse_request_head
 
 
@@ -182,3 +182,18 @@ def test_message_is_nothing_but_a_message(message: str, accept: str, comfyui: bo
         assert (error["message"] if comfyui else error) == message
     else:
         assert made.body.decode().startswith(message.encode(errors="replace").decode())
+
+
+def with_id(value: bytes) -> RequestHead:
+    return parse_request_head(b"GET / HTTP/1.1\r\nHost: a\r\nX-Request-ID: " + value + b"\r\n\r\n")
+
+
+def test_a_plain_request_id_is_kept() -> None:
+    assert choose_request_id(with_id(b"abc-1.2:3")) == "abc-1.2:3"
+
+
+@pytest.mark.parametrize("value", [b"", b"a b", b"\xff", b"<script>", b"x" * 129])
+def test_another_one_is_replaced(value: bytes) -> None:
+    made = choose_request_id(with_id(value))
+    assert len(made) == 32
+    assert made != choose_request_id(with_id(value))

@@ -1,9 +1,9 @@
 """The request as a backend gets it."""
 
 from comfyproxy.core.backend import Backend
-from comfyproxy.core.forwarding import UPGRADE, compose_request
+from comfyproxy.core.forwarding import UPGRADE, answer_fields, compose_request, informational_fields
 from comfyproxy.core.headers import Forwarder
-from comfyproxy.core.http1 import RequestHead, ResponseHead, parse_request_head
+from comfyproxy.core.http1 import RequestHead, ResponseHead, parse_request_head, parse_response_head
 from comfyproxy.core.routing import Decision, Default, Rewrite
 
 FORWARDER = Forwarder(b"192.0.2.7", b"http", b"us")
@@ -118,3 +118,36 @@ def test_te_passes_only_as_trailers() -> None:
 def test_max_forwards_of_options_goes_down_by_one() -> None:
     assert b"\r\nMax-Forwards: 4\r\n" in compose(b"max-forwards: 05\r\n", b"OPTIONS /x HTTP/1.1")
     assert b"\r\nmax-forwards: 05\r\n" in compose(b"max-forwards: 05\r\n", b"GET /x HTTP/1.1")
+
+
+def answer(lines: bytes, status: bytes = b"200 OK", method: bytes = b"GET") -> ResponseHead:
+    return parse_response_head(b"HTTP/1.1 " + status + b"\r\n" + lines + b"\r\n", method)
+
+
+def test_an_answer_of_known_length_passes_as_it_is() -> None:
+    lines = b"Server: x\r\nContent-Length: 3\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n"
+    assert answer_fields(answer(lines + b"Keep-Alive: 5\r\n"), takes_chunks=True) == lines
+
+
+def test_an_answer_of_unknown_length_is_chunked_for_who_takes_chunks() -> None:
+    assert answer_fields(answer(b"A: 1\r\n"), takes_chunks=True) == b"A: 1\r\nTransfer-Encoding: chunked\r\n"
+    assert answer_fields(answer(b"A: 1\r\n"), takes_chunks=False) == b"A: 1\r\n"
+
+
+def test_trailers_are_announced_only_where_they_can_follow() -> None:
+    head = answer(b"Trailer: X-T\r\nTransfer-Encoding: chunked\r\n")
+    chunked = b"Trailer: X-T\r\nTransfer-Encoding: chunked\r\n"
+    assert answer_fields(head, takes_chunks=True) == chunked
+    assert answer_fields(head, takes_chunks=False) == b""
+
+
+def test_answers_that_never_have_a_body_have_no_length() -> None:
+    assert answer_fields(answer(b"Content-Length: 3\r\n", b"204 No Content"), takes_chunks=True) == b""
+    assert (
+        informational_fields(answer(b"Link: x\r\nContent-Length: 0\r\n", b"103 Early Hints"))
+        == b"Link: x\r\n"
+    )
+
+
+def test_a_205_says_that_it_is_empty() -> None:
+    assert answer_fields(answer(b"", b"205 Reset Content"), takes_chunks=True) == b"Content-Length: 0\r\n"

@@ -3,7 +3,7 @@
 import pytest
 
 from comfyproxy.core.http1 import parse_request_head
-from comfyproxy.core.retries import may_try_again
+from comfyproxy.core.retries import explain, may_try_again
 from comfyproxy.errors import BackendError, BackendLost, BackendProtocolError, BackendTimeout, ConnectFailed
 
 UNSENT: list[BackendError] = [
@@ -55,3 +55,21 @@ def test_nothing_is_repeated_once_an_answer_began_or_the_body_is_gone(
     method: str, error: BackendError, answered: bool, body_at_hand: bool
 ) -> None:
     assert not may(method, error, answered=answered, body_at_hand=body_at_hand)
+
+
+@pytest.mark.parametrize(
+    ("error", "only_one", "status", "words"),
+    [
+        (BackendTimeout("slow", request_was_sent=True), False, 504, "within 30 seconds"),
+        (BackendLost("gone", request_was_sent=True), False, 502, "failed before it answered"),
+        (BackendProtocolError("odd", request_was_sent=True), True, 502, "failed before it answered"),
+        (ConnectFailed("refused"), True, 503, "belongs to"),
+        (ConnectFailed("refused"), False, 503, "'main'"),
+    ],
+)
+def test_the_client_is_told_in_its_own_terms(
+    error: BackendError, only_one: bool, status: int, words: str
+) -> None:
+    told, message = explain(error, "main", 30, only_one=only_one)
+    assert told == status
+    assert words in message
