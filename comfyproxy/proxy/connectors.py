@@ -120,7 +120,7 @@ class Dialer:
             return
         factory: ClientFactory | TLSMemoryBIOFactory = _DialFactory(self, self._build)
         if self._tls is not None:
-            factory = TLSMemoryBIOFactory(self._tls(), True, factory)
+            factory = TLSMemoryBIOFactory(self._tls(), True, factory, self._reactor)
             factory.noisy = False
         self._connector = self._reactor.connectTCP(host, self._address.port, factory, timeout=None)
 

@@ -51,7 +51,8 @@ class EagerReactor:
         self, port: int, factory: Factory, contextFactory: Any, backlog: int = 50, interface: str = ""
     ) -> IListeningPort:
         """As `IReactorSSL.listenSSL`; what is written eagerly is what TLS made of it."""
-        return self.listenTCP(port, TLSMemoryBIOFactory(contextFactory, False, factory), backlog, interface)
+        secured = TLSMemoryBIOFactory(contextFactory, False, factory, self._reactor)
+        return self.listenTCP(port, secured, backlog, interface)
 
     def connectTCP(
         self, host: str, port: int, factory: ClientFactory, timeout: Any = 30, bindAddress: Any = None
