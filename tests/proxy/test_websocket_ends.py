@@ -1,10 +1,19 @@
 """The pace, the patience and the signs of life of the two ends, through a whole proxy in memory."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from OpenSSL.crypto import X509, PKey
+from twisted.internet.ssl import CertificateOptions
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from websockets.protocol import State
 
+from comfyproxy.proxy.listeners import HTTPListener
 from comfyproxy.proxy.websocket_ends import CLOSE_TIMEOUT, PING_INTERVAL, PING_TIMEOUT
 from tests.proxy.websocket_peers import MIB, Client, Join, Joined, Message, frame, joining
 
@@ -390,3 +399,40 @@ def test_no_octets_fail_the_proxy(join: Join, who: str, octets: bytes, piece: in
     getattr(joined, who).send(octets, piece)
     joined.run()
     joined.close()
+
+
+# Under TLS
+
+
+@pytest.fixture(scope="module")
+def secret() -> CertificateOptions:
+    """What a TLS server needs: a key and a certificate of its own."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "comfy.example")])
+    now = datetime.now(UTC)
+    until = now + timedelta(hours=1)
+    made = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, until)
+    certificate = made.sign(key, hashes.SHA256())
+    return CertificateOptions(PKey.from_cryptography_key(key), X509.from_cryptography(certificate))
+
+
+@pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
+@pytest.mark.parametrize("how", ["goodbye", "break the protocol", "close", "reset", "server reset"])
+def test_under_tls_everything_ends_too(join: Join, secret: CertificateOptions, how: str) -> None:
+    joined = join(opened=False, comfyui=True)
+    network = joined.rig.network
+    front = TLSMemoryBIOFactory(secret, False, HTTPListener(joined.rig.proxy), network)
+    network.listenTCP(8443, front, interface="127.0.0.1")
+    joined.open(8443, lambda factory: TLSMemoryBIOFactory(CertificateOptions(), True, factory, network))
+    joined.client.say("c" * MIB)
+    joined.server.say("s" * MIB)
+    joined.run()
+    assert (joined.client.messages, joined.server.messages) == (["s" * MIB], ["c" * MIB])
+    act(joined, "server" if "server" in how else "client", how.rpartition("server ")[2], 0)
+    joined.advance(CLOSE_TIMEOUT + SLACK)
+    assert joined.client.is_gone
+    assert joined.server.is_gone
+    expected = {"goodbye": 4000, "break the protocol": 1002, "server reset": 1014}
+    if how in expected:
+        assert joined.client.closed_with[0] == expected[how]
+    assert joined.rig.leases == 0

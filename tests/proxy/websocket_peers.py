@@ -4,7 +4,7 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from twisted.internet.protocol import Factory, connectionDone
+from twisted.internet.protocol import ClientFactory, Factory, connectionDone
 from twisted.python.failure import Failure
 from websockets.client import ClientProtocol
 from websockets.datastructures import Headers
@@ -229,9 +229,12 @@ class Joined:
         self.run = self.rig.network.run
         self.advance = self.rig.advance
 
-    def open(self) -> "Joined":
+    def open(self, port: int = 8080, wrap: Callable[[Factory], Any] = lambda factory: factory) -> "Joined":
+        """Connect the client, whose factory may be wrapped."""
         self.rig.clients.append(self.client)  # type: ignore[arg-type]
-        self.rig.network.connect(self.client, "127.0.0.1", 8080)
+        factory = ClientFactory.forProtocol(lambda: self.client)
+        factory.noisy = False
+        self.rig.network.connectTCP("127.0.0.1", port, wrap(factory))
         self.run()
         return self
 
