@@ -57,6 +57,9 @@ MENDED = {
     "280-connect-asterisk-form": "twisted.web answers for * itself, with 405",
 }
 
+# Refused by Twisted 26.10; 24.11 makes the line end a blank.
+MENDED_ONCE = {"041-lf-after-a-field", "045-cr-in-a-value", "048-cr-cr-lf"}
+
 
 @pytest.fixture(params=[Site, StreamingSite], ids=["site", "streaming"])
 def make_rig(request: pytest.FixtureRequest) -> Callable[[ScriptedBackend], Rig]:
@@ -99,7 +102,7 @@ def test_an_invalid_request_does_no_harm(
     rig.network.run()
     rig.advance(80)
     passed = requests(backend)
-    if name in MENDED:
+    if name in MENDED or (name in MENDED_ONCE and not client.received):
         assert len(passed) <= 1
     else:
         status = EXPECTED[name]["status"]
