@@ -34,6 +34,7 @@ class Peer(Protocol):
         self._pieces: list[bytes] = []
         self.ended: Ended = ""
         self.is_gone = False
+        self._finished = False
         self._waiting: list[tuple[bytes | None, Deferred[bytes]]] = []
 
     @property
@@ -53,7 +54,11 @@ class Peer(Protocol):
 
     def finish(self) -> None:
         """Send no more, but read on."""
-        self.transport.loseWriteConnection()
+        self._finished = True
+        if self.ended:
+            self.transport.loseConnection()
+        else:
+            self.transport.loseWriteConnection()
 
     def close(self) -> None:
         """Close once everything is sent."""
@@ -99,7 +104,7 @@ class Peer(Protocol):
     def readConnectionLost(self) -> None:
         """The other side sends no more."""
         self.ended = "closed"
-        if not self.stays_open:
+        if self._finished or not self.stays_open:
             self.transport.loseConnection()
         self._look()
 
