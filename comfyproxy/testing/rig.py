@@ -74,7 +74,7 @@ class Rig:
                 self.network.listenTCP(address.port, backend, interface=address.host)
         self.pool = Pool("default", given, verify=verify)
         self.balancer = Balancer(self.pool, router=router, keep_host=keep_host)
-        self.proxy, accepting = front(
+        self.proxy, self.accepting = front(
             self.network,
             self.balancer,
             comfyui=comfyui,
@@ -84,7 +84,7 @@ class Rig:
             debug=debug,
             log=FORMATS[log](self.network, self._write),
         )
-        self._port = self.network.listenTCP(PORT, accepting, interface=HERE)
+        self._port = self.network.listenTCP(PORT, self.accepting, interface=HERE)
 
     @property
     def backend(self) -> ScriptedBackend:
