@@ -367,6 +367,9 @@ class Downstream(RelayEnd):
         exchange = self._exchange
         if self._lingering:
             self.transport.abortConnection()
+        elif self._splice is not None and self._splice.waits_for_sink:
+            # It is the backend that is slow, which has a time of its own.
+            self._body_progress(complete=False)
         elif exchange is not None:
             self._keep = False
             exchange.break_off(408, "The rest of the request's body did not come in time.")
