@@ -239,6 +239,11 @@ class Connector:
         for upstream in idle:
             upstream.close()
 
+    def abort(self) -> None:
+        """Break off whatever is open."""
+        for upstream in tuple(self.open):
+            upstream.abort()
+
     def _build(self, dialer: Dialer) -> Upstream:
         upstream = (SecureUpstream if self.backend.address.scheme == "https" else Upstream)(self)
         self.open.add(upstream)

@@ -23,6 +23,9 @@ from comfyproxy.proxy.deadlines import Deadlines
 if TYPE_CHECKING:
     from comfyproxy.proxy.websockets import Bridges
 
+CLOSING_TURNS = 12
+"""Turns of the reactor that connections to backends have to say goodbye when the proxy closes."""
+
 FAILURE_LOG_INTERVAL = 5.0
 """Seconds between two log lines about the same backend's failures; what comes between is counted."""
 
@@ -97,6 +100,8 @@ class Proxy:
             address = ip_address(peer)
         except ValueError:
             return False
+        # A socket that listens on :: sees clients of IPv4 so.
+        address = getattr(address, "ipv4_mapped", None) or address
         return any(address in network for network in self._trusted)
 
     def answer(
@@ -145,7 +150,12 @@ class Proxy:
             connection.transport.abortConnection()
         for connector in self._connectors.values():
             connector.close_idle()
+        turns = 0
         while self.connections or any(connector.open for connector in self._connectors.values()):
+            if turns == CLOSING_TURNS:
+                for connector in self._connectors.values():
+                    connector.abort()
+            turns += 1
             await deferLater(self.reactor, 0)
         self._connectors.clear()
         self.deadlines.stop()
