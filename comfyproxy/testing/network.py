@@ -9,6 +9,7 @@ waiting are replaced. When one end closes with octets unread, or is reset, the o
 import errno
 from collections.abc import Callable
 from itertools import count
+from socket import MSG_PEEK
 from typing import Any, TypeVar
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -117,13 +118,14 @@ class MemorySocket:
         self.outgoing.carried += len(taken)
         return len(taken)
 
-    def recv(self, size: int) -> bytes:
-        """What has come, ``b""`` at the end."""
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        """What has come, ``b""`` at the end; with ``MSG_PEEK`` it stays to be read."""
         incoming = self.incoming
         if incoming.data:
             size = min(size, incoming.piece)
             data = bytes(incoming.data[:size])
-            del incoming.data[:size]
+            if not flags & MSG_PEEK:
+                del incoming.data[:size]
             return data
         if incoming.ended:
             return b""

@@ -301,7 +301,7 @@ class Gathering:
 async def test_a_body_that_a_router_wants_is_not_spliced(make_proxy: Make, spliced: Spliced) -> None:
     router = Gathering()
     proxy = make_proxy(router=router)
-    client, backend = await proxy.ask(head(len(DATA)) + DATA)
+    _, backend = await proxy.ask(head(len(DATA)) + DATA)
     assert await body(proxy, backend, len(DATA)) == DATA
     assert (router.seen, spliced.made) == ([DATA], [])
 

@@ -1,0 +1,55 @@
+"""Other suites again, on the accelerators: what holds without them must hold with them.
+
+Each runs in a process of its own, whose global reactor is the lean one.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [
+    pytest.mark.timeout(150),
+    pytest.mark.skipif(not hasattr(os, "splice"), reason="this system has no splice"),
+]
+
+ROOT = Path(__file__).resolve().parents[2]
+
+ON_THE_LEAN_REACTOR = """
+import sys, pytest
+from comfyproxy.proxy.reactor import install
+install()
+sys.exit(pytest.main(sys.argv[1:]))
+"""
+
+RULES = ["tests/proxy_rules", "-k", "daemon", "-p", "tests.accelerators.plugin"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        # The corpus has short bodies only, which are sent alike either way.
+        pytest.param(
+            [*RULES, "--accelerators=eager", "--ignore=tests/proxy_rules/test_corpus.py"], id="eager"
+        ),
+        pytest.param([*RULES, "--accelerators=spliced"], id="spliced"),
+        pytest.param(
+            [
+                "tests/accelerators",
+                f"--ignore=tests/accelerators/{Path(__file__).name}",
+                "tests/proxy/test_splice.py",
+                "tests/proxy/test_transports.py",
+                "tests/service/test_daemon.py",
+                "tests/web/test_loopback.py",
+            ],
+            id="lean",
+        ),
+    ],
+)
+def test_a_suite_passes_with_accelerators(arguments: list[str]) -> None:
+    command = [sys.executable, "-c", ON_THE_LEAN_REACTOR, "-q", "-p", "no:cacheprovider", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=140)
+    assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-2000:]
+    assert "passed" in done.stdout
