@@ -40,6 +40,9 @@ class AccessLog:
     def finished(self, exchange: "Exchange") -> None:
         """``exchange`` is over, one way or the other."""
 
+    def refused(self, peer: str, status: int, sent: int) -> None:
+        """A request from ``peer`` could not be read; ``sent`` are the octets of the answer's body."""
+
     def flush(self) -> None:
         """Write what waits, and leave no timer."""
         timer, self._timer = self._timer, None
@@ -78,7 +81,7 @@ class CombinedLog(AccessLog):
             b'%b - - [%b] "%b" %d %d "%b" "%b" %b %.3f\n'
             % (
                 exchange.front.peer.encode(),
-                datetime.fromtimestamp(now, UTC).strftime("%d/%b/%Y:%H:%M:%S +0000").encode(),
+                _apache_time(now),
                 _quoted(head.line),
                 exchange.status,
                 exchange.sent,
@@ -89,15 +92,31 @@ class CombinedLog(AccessLog):
             )
         )
 
+    def refused(self, peer: str, status: int, sent: int) -> None:
+        now = _apache_time(self._clock.seconds())
+        self._add(b'%b - - [%b] "-" %d %d "-" "-" - 0.000\n' % (peer.encode(), now, status, sent))
+
 
 class JSONLog(AccessLog):
     """One JSON object a line."""
+
+    def refused(self, peer: str, status: int, sent: int) -> None:
+        time = _iso_time(self._clock.seconds())
+        record = {
+            "time": time,
+            "client": peer,
+            "method": None,
+            "target": None,
+            "status": status,
+            "sent": sent,
+        }
+        self._add(json.dumps(record).encode() + b"\n")
 
     def finished(self, exchange: "Exchange") -> None:
         head = exchange.head
         now = self._clock.seconds()
         record = {
-            "time": datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds"),
+            "time": _iso_time(now),
             "client": exchange.front.peer,
             "method": head.method.decode("latin-1"),
             "target": head.target.decode("latin-1"),
@@ -120,6 +139,14 @@ FORMATS: dict[str, type[AccessLog]] = {
     "json": JSONLog,
 }
 """The log for each value of ``--access-log``."""
+
+
+def _apache_time(now: float) -> bytes:
+    return datetime.fromtimestamp(now, UTC).strftime("%d/%b/%Y:%H:%M:%S +0000").encode()
+
+
+def _iso_time(now: float) -> str:
+    return datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")
 
 
 def _quoted(value: bytes) -> bytes:

@@ -71,7 +71,7 @@ class Downstream(RelayEnd):
 
     def dataReceived(self, data: bytes) -> None:
         if self._exchange is None:
-            if self._full:
+            if self._full and not self._lingering:
                 self._hold(data)
             elif not self._lingering:
                 self._read_heads(self._held + data if self._held else data)
@@ -105,11 +105,12 @@ class Downstream(RelayEnd):
         if data.startswith(b"\r\n"):
             data = data[2:]
         end = data.find(b"\r\n\r\n") + 4
+        head = None
         try:
             if end == 3:
                 self._check_unfinished(data)
                 return False
-            if end > self._limits.line:
+            if end > self._limits.line or end > self._limits.head:
                 self._check_size(data[:end])
             head = parse_request_head(data[:end])
             if data.count(b"\n", 0, end) - 2 > self._limits.fields:
@@ -117,7 +118,7 @@ class Downstream(RelayEnd):
             if 0 < self._limits.body < head.body:
                 raise ProtocolError(413, "The request's body is larger than this server takes.")
         except ProtocolError as error:
-            self._refuse(error)
+            self._refuse(error, head)
             return False
         self._begin(head, data[end:])
         return True
@@ -132,7 +133,7 @@ class Downstream(RelayEnd):
 
     def _check_size(self, head: bytes) -> None:
         line = head.find(b"\r\n")
-        if (line if line >= 0 else len(head)) > self._limits.line:
+        if (line if line >= 0 else len(head.rstrip(b"\r"))) > self._limits.line:
             raise ProtocolError(414, "The request line is too long.")
         if len(head) - max(line, 0) > self._limits.head:
             raise ProtocolError(431, "The request's header fields are too large.")
@@ -234,11 +235,15 @@ class Downstream(RelayEnd):
         else:
             self._proxy.deadlines.set(self, self._proxy.timeouts.body)
 
-    def _refuse(self, error: ProtocolError) -> None:
-        """Answer a request that could not even be read; nothing behind it can be trusted to be one."""
+    def _refuse(self, error: ProtocolError, head: RequestHead | None = None) -> None:
+        """Answer a request that could not even be read, or only its ``head`` could; nothing behind it can be
+        trusted to be one."""
         self._keep = False
         self._held = b""
-        self.answer(self._proxy.answer(error.status, str(error)))
+        answer = self._proxy.answer(error.status, str(error), head)
+        self._send_answer(answer, head)
+        self._proxy.log.refused(self.peer, error.status, len(answer.body))
+        self._linger()
 
     def informational(self, status: int, reason: bytes, fields: bytes) -> None:
         """Pass a 1xx on; HTTP/1.0 clients do not know them (RFC 9110 section 15.2)."""
@@ -301,13 +306,12 @@ class Downstream(RelayEnd):
         """Send an answer of the proxy's own."""
         if self._is_unread:
             self._keep = False
-        head = self._exchange.head if self._exchange is not None else None
+        self._send_answer(answer, self._exchange.head if self._exchange is not None else None)
+        self.finish()
+
+    def _send_answer(self, answer: Answer, head: RequestHead | None) -> None:
         body = b"" if head is not None and head.method == b"HEAD" else answer.body
         self.begin(answer.status, answer.reason, answer.fields, body, True)
-        if head is None:
-            self._linger()
-        else:
-            self.finish()
 
     @property
     def _is_unread(self) -> bool:
@@ -383,6 +387,8 @@ class Downstream(RelayEnd):
             super().readConnectionLost()
         elif self._lingering:
             self.transport.loseConnection()
+        elif self._exchange is None:
+            self._close()
         else:
             self.transport.abortConnection()
 
