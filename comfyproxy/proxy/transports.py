@@ -66,6 +66,8 @@ class EagerReactor:
 class EagerWrites(Connection):
     """Sends at once what can be sent at once."""
 
+    _is_pulled = False
+
     @property
     def is_flushed(self) -> bool:
         """Whether everything that was written has gone to the socket."""
@@ -78,6 +80,8 @@ class EagerWrites(Connection):
             or self.dataBuffer
             or not self.connected
             or self._writeDisconnected
+            or self._aborting
+            or self._is_pulled
             or self.TLS
         ):
             super().write(data)
@@ -88,6 +92,17 @@ class EagerWrites(Connection):
             sent = 0
         if sent != len(data):
             super().write(data[sent:])
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """As `IConsumer.registerProducer`; one that is pulled is asked for more when a buffer was emptied, so
+        there has to be one."""
+        self._is_pulled = not streaming
+        super().registerProducer(producer, streaming)
+
+    def unregisterProducer(self) -> None:
+        """As `IConsumer.unregisterProducer`."""
+        self._is_pulled = False
+        super().unregisterProducer()
 
 
 class EagerServer(EagerWrites, Server):
