@@ -36,10 +36,7 @@ def read_head(request: Any, limits: Limits, body: int | None = None) -> RequestH
         elif name == b"Expect" and body is not None and [value.lower() for value in values] == _CONTINUE:
             continue
         lines += [b"%b: %b" % (name, value) for value in values]
-    if body is None:
-        if not framed:
-            lines.append(b"Transfer-Encoding: chunked")
-    elif body or framed:
+    if body is not None and (body or framed):
         lines.append(b"Content-Length: %d" % body)
     return _parse(lines, limits)
 

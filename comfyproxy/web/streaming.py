@@ -9,8 +9,10 @@ twisted.web would ask it and not before, so what lies behind it does not stream.
 What this relies on beyond the public interface (seen in Twisted 24.11 to 26.10): an HTTP/1.1 channel calls
 ``gotLength`` when the head is complete and before it looks at ``Expect``; it has the request line in
 ``_command``, ``_path`` and ``_version``; it keeps its idle timeout in ``_savedTimeOut`` while a request is
-handled. HTTP/2 has all this in public, but does not say when the head is complete: the first piece of the
-body does.
+handled.
+
+Over HTTP/2 bodies are taken in first, as by any Site: after an answer that comes before the request's end,
+twisted.web's connection fails at the next piece of it.
 """
 
 from math import inf
@@ -46,9 +48,8 @@ class StreamingFront(RequestFront):
 
     def start(self, retarget: Retarget | None = None) -> None:
         """Begin the exchange, or refuse the request; from here on its body has its own time."""
-        if not self._is_http2:
-            channel = self._request.channel
-            channel._savedTimeOut = channel.setTimeout(None)
+        channel = self._request.channel
+        channel._savedTimeOut = channel.setTimeout(None)
         self._proxy.deadlines.set(self, self._proxy.timeouts.body)
         super().start(retarget)
 
@@ -101,8 +102,7 @@ class StreamingFront(RequestFront):
             return
         self._paused = True
         self._proxy.deadlines.clear(self)
-        channel = self._request.channel
-        (channel if self._is_http2 else channel.transport).pauseProducing()
+        self._request.channel.transport.pauseProducing()
 
     def resume_body(self) -> None:
         """Read on."""
@@ -113,8 +113,7 @@ class StreamingFront(RequestFront):
     def _let_read(self) -> None:
         if self._paused:
             self._paused = False
-            channel = self._request.channel
-            (channel if self._is_http2 else channel.transport).resumeProducing()
+            self._request.channel.transport.resumeProducing()
 
     def begin(self, status: int, reason: bytes, fields: bytes, data: bytes, delimited: bool) -> None:
         """Send the answer's head and the first octets of its body."""
@@ -134,8 +133,7 @@ class StreamingFront(RequestFront):
         if self._request.chunked:
             self._request.channel.write(LAST_CHUNK)
             self._request.chunked = 0
-        if not self._is_http2:
-            self._half_close()
+        self._half_close()
 
     def _half_close(self) -> None:
         """Let the client see that nothing more comes, and take no notice of how it goes on."""
@@ -150,8 +148,6 @@ class StreamingFront(RequestFront):
         """The body stopped coming, or the client has had its time to see the answer."""
         if self._exchange is not None:
             self._exchange.break_off(408, "The rest of the request's body did not come in time.")
-        elif self._is_http2:
-            self.abort()
         else:
             self._close()
 
@@ -175,7 +171,6 @@ class StreamingRequest(Request):
     """A request that gives its body to a resource with a ``begin_upload`` as it comes."""
 
     _front: StreamingFront | None = None
-    _looked = False
 
     def gotLength(self, length: int | None) -> None:
         channel = self.channel
@@ -189,8 +184,6 @@ class StreamingRequest(Request):
             self.requestHeaders.removeHeader(b"expect")
 
     def handleContentChunk(self, data: bytes) -> None:
-        if not self._looked and not isinstance(self.channel, HTTPChannel):
-            self._look(self.channel.command, self.channel.path, b"HTTP/2")
         if self._front is None:
             super().handleContentChunk(data)
         else:
@@ -204,7 +197,6 @@ class StreamingRequest(Request):
 
     def _look(self, method: bytes, uri: bytes, version: bytes) -> None:
         """Give the body to the resource that this is for, if it takes bodies so."""
-        self._looked = True
         self.method, self.uri, self.clientproto = method, uri, version
         self.path = uri.partition(b"?")[0]
         self.args: dict[bytes, list[bytes]] = {}

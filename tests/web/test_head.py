@@ -117,9 +117,6 @@ class TestHTTP2:
     def test_a_body_at_hand_has_a_length(self) -> None:
         assert lines(read(version=b"HTTP/2", body=4))[1:] == [b"Content-Length: 4"]
 
-    def test_a_body_to_come_without_a_length_is_chunked(self) -> None:
-        assert read(version=b"HTTP/2", body=None).body == CHUNKED
-
     def test_cookies_are_one_field(self) -> None:
         head = read((b"Cookie", b"a=1"), (b"Cookie", b"b=2"), version=b"HTTP/2")
         assert head.values(b"cookie") == [b"a=1; b=2"]
