@@ -108,6 +108,13 @@ def docs(arguments: Sequence[str]) -> int:
 
 
 @verb
+def benchmark(arguments: Sequence[str]) -> int:
+    """comfyproxy beside the other proxies that are on this machine; --quick takes a minute"""
+    prepare()
+    return run("python", "-m", "benchmarks", *arguments)
+
+
+@verb
 def news(arguments: Sequence[str]) -> int:
     """the next release's part of CHANGELOG.md as the fragments make it; changes nothing"""
     prepare("dev")

@@ -19,6 +19,7 @@ from benchmarks.rounds import Rounds, Samples, raise_descriptor_limit
 from benchmarks.works import QUICK, WORKS
 
 MANY = 10_000
+SECONDS = 0.7
 EXTRA = {
     "idle clients": "memory of one idle keep-alive client",
     "idle WebSockets": "memory of one idle WebSocket pair",
@@ -60,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--peer", action="append", choices=list(PEERS), help="only this one; repeatable")
     parser.add_argument("--quick", action="store_true", help="few peers, one round: under a minute")
     parser.add_argument("--rounds", type=int, metavar="N", help="(default: 3; quick: 1)")
-    parser.add_argument("--seconds", type=float, help="of one load (default: 1)")
+    parser.add_argument("--seconds", type=float, help=f"of one load (default: {SECONDS}; wrk: 1)")
     parser.add_argument("--peers-from", metavar="DIR", help="also look for peers in this virtual environment")
     parser.add_argument("--json", metavar="FILE", help="keep what was measured")
     parser.add_argument("--chart", metavar="FILE", help="draw it, as .svg or, with matplotlib, .png")
@@ -95,7 +96,7 @@ def _measure(options: argparse.Namespace, peers: Sequence[Peer]) -> tuple[dict[s
         (directory / "backends").mkdir()
         with running_backends(directory / "backends", MANY) as backends:
             count = options.rounds or (1 if options.quick else 3)
-            rounds = Rounds(directory, backends, count, options.seconds or 1.0, _say)
+            rounds = Rounds(directory, backends, count, options.seconds or SECONDS, _say)
             for work in WORKS:
                 if not options.work or work.name in options.work:
                     samples = results[work.name] = rounds.run(work, peers)

@@ -37,12 +37,17 @@ SYSTEM_CALLS = {f"socket.{name}" for name in ("send", "sendmsg", "recv", "recv_i
 
 @dataclass(frozen=True)
 class Scenario:
-    """One way to ask: the options of the proxy, and the fields of the request behind ``Host``."""
+    """One way to ask: the options of the proxy, and the fields of the request behind ``Host``.
+
+    In ``target`` and ``fields`` stands ``{number}`` for what is different in each request.
+    """
 
     options: Sequence[str]
+    target: str = SMALL_PATH
     fields: Sequence[str] = ()
 
 
+VARIED_PATH = SMALL_PATH + "?rand={number}"
 QUIET = ("--access-log", "none")
 CONSOLE = ("--access-log", "routing", "--access-log-file", "/dev/null")
 
@@ -50,10 +55,12 @@ SCENARIOS = {
     "plain": Scenario(("--app", "http", *QUIET)),
     "console": Scenario(("--app", "http", *CONSOLE)),
     "comfyui": Scenario(CONSOLE),
-    "browser": Scenario(CONSOLE, BROWSER),
+    "browser": Scenario(CONSOLE, VARIED_PATH, BROWSER),
+    "strangers": Scenario(CONSOLE, VARIED_PATH, (*BROWSER, "Cookie: visitor={number}")),
 }
-"""A small keep-alive GET: to any servers without a log, with the console line, with the router for ComfyUI
-too, and with a browser's 13 fields."""
+"""A small keep-alive GET: to any servers without a log; with the console line; with the router for ComfyUI
+too; with a browser's 13 fields and always another target; and always of another client, so that nothing helps
+that is kept of earlier requests."""
 
 
 @dataclass(frozen=True)
@@ -146,13 +153,14 @@ def count_calls(scenario: Scenario, top: int = 25) -> Calls:
 
 
 def _ask(port: int, scenario: Scenario, in_reactor: Any, counting: Counting) -> None:
-    data = request("GET", SMALL_PATH, port, *scenario.fields)
     space = bytearray(4096)
     with socket.create_connection((HERE, port), timeout=30) as sock:
         for number in range(WARM_UP + REQUESTS):
             if number == WARM_UP:
                 in_reactor(counting.start)
-            sock.sendall(data)
+            target = scenario.target.format(number=number)
+            fields = [field.replace("{number}", str(number)) for field in scenario.fields]
+            sock.sendall(request("GET", target, port, *fields))
             read_answer(sock, space)
         in_reactor(counting.stop)
 

@@ -204,8 +204,9 @@ _HERE = {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
 
 BODIES = ("small", "latency", "download", "upload", "picture")
 SOCKETS = ("echo", "preview", "idle WebSockets")
+GATEWAYS = (*BODIES, *SOCKETS, "logged", "idle clients")
 UPSTARTS = ("small", "latency", "download", "echo", "idle clients")
-"""What is measured of those that are far behind: enough to tell."""
+"""What is measured of whom, so that a run ends: of those that are far behind, enough to tell."""
 
 PEERS = {
     peer.name: peer
@@ -215,7 +216,7 @@ PEERS = {
             "comfyproxy --app http",
             program("comfyproxy"),
             _comfyproxy("--app", "http"),
-            works=("small", "logged", "browser", "latency"),
+            works=("small", "logged", "browser", "strangers", "latency"),
         ),
         Peer(
             "comfyproxy, messages",
@@ -240,9 +241,9 @@ PEERS = {
             ["-v"],
             (*BODIES, *SOCKETS),
         ),
-        Peer("envoy", program("envoy"), _envoy, ["--version"]),
-        Peer("caddy", program("caddy"), _caddy, ["version"], environment=ONE_CORE),
-        Peer("traefik", program("traefik"), _traefik, ["version"], environment=ONE_CORE),
+        Peer("envoy", program("envoy"), _envoy, ["--version"], GATEWAYS),
+        Peer("caddy", program("caddy"), _caddy, ["version"], GATEWAYS, ONE_CORE),
+        Peer("traefik", program("traefik"), _traefik, ["version"], GATEWAYS, ONE_CORE),
         Peer("http-proxy-3", node_module("http-proxy-3"), _http_proxy, works=UPSTARTS),
         Peer("http-proxy", node_module("http-proxy"), _http_proxy, works=UPSTARTS),
         Peer(

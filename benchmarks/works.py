@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.backends import LARGE, Backends
 from benchmarks.client import Failed, Result
-from benchmarks.peers import COMFYPROXY, HAPROXY, NGINX
+from benchmarks.peers import COMFYPROXY, CONFIGURATIONS, HAPROXY, NGINX
 from benchmarks.processes import HERE
 
 SMALL_PATH = "/api/prompt"
@@ -78,17 +78,22 @@ def client(kind: str, path: str, *before: int, after: tuple[int | str, ...] = ()
     return load
 
 
-def small_requests(connections: int, *lines: str) -> Load:
-    """Small requests by wrk or, where there is none, by our own client, which is slower."""
+def small_requests(connections: int, *lines: str, varied: str = "") -> Load:
+    """Small requests by wrk or, where there is none, by our own client, which is slower and never varies.
+
+    ``varied`` is what differs from request to request: the ``target``, or the cookie of ``strangers`` too.
+    """
 
     def load(port: int, seconds: float) -> Result:
         wrk = shutil.which("wrk")
-        if wrk is None or seconds < 1:
+        if wrk is None or seconds < 0.5:
             return client("small", SMALL_PATH, connections)(port, seconds)
         fields = [part for line in lines for part in ("-H", line)]
-        command = [wrk, "-t1", f"-c{connections}", f"-d{round(seconds)}s", *fields]
-        url = f"http://{HERE}:{port}{SMALL_PATH}"
-        done = subprocess.run([*command, url], capture_output=True, text=True, timeout=seconds + 60)
+        command = [wrk, "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", *fields]
+        if varied:
+            command += ["-s", str(CONFIGURATIONS / "varied.lua")]
+        command += [f"http://{HERE}:{port}{SMALL_PATH}", "--", varied]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60)
         return read_wrk(done.stdout)
 
     return load
@@ -114,8 +119,13 @@ WORKS = (
     ),
     Work(
         "browser",
-        "small GET with a browser's 13 fields",
-        small_requests(32, *BROWSER),
+        "small GET with a browser's 13 fields, each of another target",
+        small_requests(32, *BROWSER, varied="target"),
+    ),
+    Work(
+        "strangers",
+        "small GET with a browser's 13 fields, each of another client",
+        small_requests(32, *BROWSER, varied="strangers"),
     ),
     Work(
         "latency",
