@@ -1,0 +1,118 @@
+"""``comfyproxy run``, as a process."""
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals end it")
+
+
+class Running:
+    """A ``comfyproxy run`` with these arguments, its standard error read line by line."""
+
+    def __init__(self, directory: Path, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "comfyproxy.cli", "run", *arguments],
+            cwd=directory,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    @property
+    def errors(self) -> IO[str]:
+        assert self.process.stderr is not None
+        return self.process.stderr
+
+    def port(self) -> int:
+        """Where it listens, once it says so."""
+        for line in self.errors:
+            if match := re.search(r"Listening on 127\.0\.0\.1:([0-9]+)", line):
+                port = int(match[1])
+                self._await_answers(port)
+                return port
+        raise AssertionError("it ended without listening")
+
+    @staticmethod
+    def _await_answers(port: int) -> None:
+        """Until its reactor runs, signals still mean what they mean to Python."""
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+            client.sendall(b"nonsense\r\n\r\n")
+            assert client.recv(12) == b"HTTP/1.1 400"
+
+    def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:
+        """Its exit status and what it printed."""
+        self.process.send_signal(number)
+        printed, _ = self.process.communicate(timeout=20)
+        return self.process.returncode, printed
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    """Start one in an empty directory; whatever still runs afterwards is killed."""
+    started: list[Running] = []
+
+    def start(*arguments: str) -> Running:
+        started.append(Running(tmp_path, *arguments))
+        return started[-1]
+
+    yield start
+    for running in started:
+        running.process.kill()
+        running.process.communicate()
+
+
+@pytest.fixture
+def backend() -> Iterator[str]:
+    """The address of a listening socket that nobody answers at."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_listens_until_it_is_told_to_stop(run: Callable[..., Running], backend: str, number: int) -> None:
+    running = run("--url", f"http://{backend}", "--listen", "tcp:0:interface=127.0.0.1")
+    assert running.port() > 0
+    status, _ = running.end(number)
+    assert status == 0
+
+
+def test_the_console_line_is_printed_as_it_is(run: Callable[..., Running]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        closed = free.getsockname()[1]
+    running = run("--url", f"http://127.0.0.1:{closed}", "--listen", "tcp:0:interface=127.0.0.1")
+    with pytest.raises(HTTPError, match="503") as refused:
+        urlopen(f"http://127.0.0.1:{running.port()}/", timeout=10)
+    refused.value.close()
+    _, printed = running.end()
+    assert printed == f"[LoadBalancer] Routing request to http://127.0.0.1:{closed} (0/1)\n"
+
+
+def test_a_taken_port_is_told_in_a_sentence(run: Callable[..., Running]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        running = run("--listen", f"tcp:{port}:interface=127.0.0.1")
+        _, errors = running.process.communicate(timeout=20)
+    assert running.process.returncode == 1
+    assert f"Cannot listen: Couldn't listen on 127.0.0.1:{port}" in errors
+    assert "Traceback" not in errors
+
+
+def test_a_mistake_in_the_configuration_is_told_in_a_sentence(
+    run: Callable[..., Running], tmp_path: Path
+) -> None:
+    (tmp_path / "servers.txt").write_text("http://gpu[8-1]:8188\n")
+    running = run("--file", "servers.txt")
+    _, errors = running.process.communicate(timeout=20)
+    assert running.process.returncode == 1
+    assert errors.startswith("servers.txt:1:")
+    assert errors.count("\n") == 1

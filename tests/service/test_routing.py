@@ -1,0 +1,125 @@
+"""From one configuration to the next without losing state."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.testing import MemoryReactorClock
+
+from comfyproxy.comfyui.router import ClientRouter, RequestRouter
+from comfyproxy.core.addresses import parse_addresses
+from comfyproxy.core.backend import Lease
+from comfyproxy.core.config import Config, PoolConfig, RouteConfig
+from comfyproxy.service.routing import Routing
+
+
+def config(routes: dict[str, str] | None = None, **pools: Any) -> Config:
+    """Pools by name (servers, or a `PoolConfig`), and a route from each prefix, or all to the first."""
+    configs = {
+        name: pool if isinstance(pool, PoolConfig) else PoolConfig(name, parse_addresses(pool))
+        for name, pool in pools.items()
+    }
+    routes = routes if routes is not None else {"/": next(iter(configs))}
+    return Config(configs, tuple(RouteConfig(prefix, pool) for prefix, pool in routes.items()))
+
+
+@pytest.fixture
+def routing() -> Routing:
+    return Routing(MemoryReactorClock())
+
+
+def backends(routing: Routing, target: bytes = b"/") -> tuple[Any, ...]:
+    route = routing.table.match(target)
+    assert route is not None
+    return route.balancer.pool.backends
+
+
+def test_each_prefix_leads_to_its_pool(routing: Routing) -> None:
+    routing.apply(config({"/": "a", "/llm": "b"}, a="http://a:1", b="http://b:1"))
+    assert [backend.url for backend in backends(routing)] == ["http://a:1"]
+    assert [backend.url for backend in backends(routing, b"/llm/chat")] == ["http://b:1"]
+
+
+def test_servers_that_stay_keep_their_state(routing: Routing) -> None:
+    routing.apply(config(main="http://a:1,http://b:1"))
+    kept = backends(routing)[1]
+    changes = routing.apply(config(main="http://b:1,http://c:1"))["main"]
+    assert backends(routing)[0] is kept
+    assert changes.summary() == "1 added, 1 removed, 0 altered, 2 servers now"
+
+
+def test_a_pool_that_goes_drains(routing: Routing) -> None:
+    routing.apply(config(a="http://a:1", b="http://b:1"))
+    routing.apply(config({"/": "b"}, a="http://a:1", b="http://b:1"))
+    (gone,) = backends(routing)
+    lease = Lease(gone)
+    routing.apply(config(a="http://a:1"))
+    assert gone.removed
+    lease.release()
+
+
+def test_another_placement_is_another_pool(routing: Routing) -> None:
+    addresses = parse_addresses("http://a:1")
+    routing.apply(config(main=PoolConfig("main", addresses)))
+    before = backends(routing)[0]
+    routing.apply(config(main=PoolConfig("main", addresses, placement="request")))
+    assert backends(routing)[0] is not before
+    assert before.removed
+
+
+@pytest.mark.parametrize(
+    ("pool", "router", "keeps_host"),
+    [
+        (PoolConfig("main", ()), ClientRouter, False),
+        (PoolConfig("main", (), placement="request"), RequestRouter, False),
+        (PoolConfig("main", (), app="http", placement="request"), type(None), True),
+    ],
+)
+def test_an_application_has_its_router(
+    routing: Routing, pool: PoolConfig, router: type, keeps_host: bool
+) -> None:
+    routing.apply(config(main=pool))
+    balancer = routing.balancer(pool)
+    assert type(balancer.router) is router
+    assert balancer.keep_host is keeps_host
+
+
+def test_insecure_backends_are_not_verified(routing: Routing) -> None:
+    addresses = parse_addresses("https://a")
+    routing.apply(config(main=PoolConfig("main", addresses, insecure_backends=True)))
+    assert not backends(routing)[0].verify
+
+
+def test_pools_on_one_address_have_cookies_of_their_own(routing: Routing) -> None:
+    pools = {name: PoolConfig(name, parse_addresses("http://a:1")) for name in ("default", "other")}
+    routing.apply(config({"/": "default", "/x": "other"}, **pools))
+    cookies = []
+    for pool in pools.values():
+        balancer = routing.balancer(pool)
+        value = b"comfyproxy=1; comfyproxy-other=2"
+        assert balancer.router is not None
+        cookies.append(balancer.router.cookies(value))
+    assert cookies == [b"comfyproxy-other=2", b"comfyproxy=1"]
+
+
+def test_a_frontend_is_addressed_by_its_own_name_and_kept_over_reloads(routing: Routing) -> None:
+    (frontend,) = parse_addresses("http://localhost:5173")
+    pool = PoolConfig("default", parse_addresses("http://a:1"))
+    routes = (RouteConfig("/api", "default"), RouteConfig("/", frontend=frontend))
+    routing.apply(Config({"default": pool}, routes))
+    before = backends(routing)[0]
+    route = routing.table.match(b"/")
+    assert route is not None
+    assert not route.balancer.keep_host
+    routing.apply(Config({"default": pool}, routes))
+    assert backends(routing)[0] is before
+
+
+def test_a_directory_is_served_on_one_loopback_port_whatever_is_reloaded(tmp_path: Path) -> None:
+    reactor = MemoryReactorClock()
+    routing = Routing(reactor)
+    pool = PoolConfig("default", parse_addresses("http://a:1"))
+    site = Config({"default": pool}, (RouteConfig("/", static=str(tmp_path)),))
+    routing.apply(site)
+    routing.apply(site)
+    assert [(server[0], server[3]) for server in reactor.tcpServers] == [(0, "127.0.0.1")]
