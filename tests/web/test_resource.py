@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.proxy import ReverseProxyResource
 from twisted.web.resource import Resource
 
+from comfyproxy.comfyui.router import make_router
 from comfyproxy.core.addresses import Address
 from comfyproxy.core.balancer import Balancer
 from comfyproxy.core.changes import diff
@@ -393,6 +394,21 @@ class TestPool:
         rig.ask(get(b"/api/x"))
         rig.ask(get(b"/ws"))
         assert rig.dialled == [("10.0.0.1", 1), ("10.0.0.2", 1)]
+
+    def test_a_router_keeps_clients_on_their_servers(self, make_rig: MakeRig) -> None:
+        pool = Pool("gpus", [Address("http", f"10.0.0.{number}", 8188) for number in (1, 2, 3)])
+        balancer = Balancer(pool, router=make_router("client", pool), keep_host=False)
+        rig = make_rig(lambda reactor: RoundRobinResource(balancer, reactor=reactor, comfyui=True))
+        body = b'{"client_id": "me", "prompt": {}}'
+        prompt = b"POST /prompt HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+        client = rig.ask(prompt)
+        rig.ask(get(b"/other"))
+        rig.ask(prompt)
+        assert rig.dialled == [("10.0.0.1", 8188), ("10.0.0.2", 8188), ("10.0.0.1", 8188)]
+        server = rig.accept()
+        assert b"Host: 10.0.0.1:8188" in fields(server.read())
+        server.send(OK)
+        assert client.read().endswith(b"ok")
 
     def test_each_routed_request_has_its_line(self, make_rig: MakeRig) -> None:
         written: list[bytes] = []
