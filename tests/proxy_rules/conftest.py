@@ -247,6 +247,12 @@ def _requests(connection: BackendConnection) -> Iterator[Message]:
         data = parser.trailing_data[0]
 
 
+@pytest.fixture(scope="session")
+def fronts() -> dict[str, Callable[..., Any]]:
+    """All fronts, for a test that chooses by itself."""
+    return FRONTS
+
+
 @pytest.fixture
 def make_rig(front: Callable[..., Any]) -> Iterator[Callable[..., RuleRig]]:
     """Makes rigs with this front; at the end nothing may be left of them: no lease, connection or timer."""
