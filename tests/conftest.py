@@ -42,7 +42,8 @@ class ErrorLog:
         self._events: list[LogEvent] = []
 
     def __call__(self, event: LogEvent) -> None:
-        if "log_failure" in event:
+        # The second is the key of `twisted.python.log`, which the reactors log errors of protocols by.
+        if "log_failure" in event or "failure" in event:
             self._events.append(event)
 
     def flush(self, *errors: type[BaseException]) -> list[BaseException]:
@@ -60,11 +61,16 @@ class ErrorLog:
 
 
 def _error(event: LogEvent) -> BaseException:
-    return event["log_failure"].value
+    return _failure(event).value
+
+
+def _failure(event: LogEvent) -> Failure:
+    failure: Failure = event.get("log_failure") or event["failure"]
+    return failure
 
 
 def _describe(event: LogEvent) -> str:
-    return f"{event.get('log_format') or ''}\n{event['log_failure'].getTraceback()}"
+    return f"{event.get('log_format') or ''}\n{_failure(event).getTraceback()}"
 
 
 def pytest_configure() -> None:

@@ -81,6 +81,25 @@ def test_logs_a_failure():
         Logger().failure("could not divide")
 
 
+@pytest_twisted.ensureDeferred
+async def test_fails_in_a_protocol(shared_port):
+    gone = defer.Deferred()
+
+    class Client(protocol.Protocol):
+        def connectionMade(self):
+            self.transport.write(b"x")
+            reactor.callLater(0, self.transport.loseConnection)
+
+        def connectionLost(self, reason):
+            gone.callback(None)
+            raise ZeroDivisionError("in a protocol")
+
+    factory = protocol.ClientFactory.forProtocol(Client)
+    factory.noisy = False
+    reactor.connectTCP("127.0.0.1", shared_port.getHost().port, factory)
+    await gone
+
+
 def test_flushes_a_failure(flush_logged_errors):
     defer.fail(ZeroDivisionError("expected"))
     assert [str(error) for error in flush_logged_errors(ZeroDivisionError)] == ["expected"]
@@ -165,6 +184,7 @@ def test_a_test_that_cleans_up_passes(outcomes: dict[str, str], test: str) -> No
         ("leaks a deferred error", "ZeroDivisionError: leaked"),
         ("leaks a deferred error in a cycle", "ZeroDivisionError: leaked"),
         ("logs a failure", "could not divide"),
+        ("fails in a protocol", "ZeroDivisionError: in a protocol"),
         ("flushes another failure", "ZeroDivisionError: not expected"),
         ("leaves a timer", "left behind in the reactor:\n<DelayedCall"),
         ("leaves a port", "left behind in the reactor:\n<"),
