@@ -424,7 +424,7 @@ class Exchange:
     def pause_answer(self) -> None:
         """The client takes no more for now."""
         if self._upstream is not None:
-            self._upstream.transport.pauseProducing()
+            self._upstream.pause_answer()
 
     def resume_answer(self) -> None:
         """The client takes more again."""

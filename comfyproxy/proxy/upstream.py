@@ -50,6 +50,7 @@ class Upstream(RelayEnd):
         self.connector = connector
         self.exchange: Exchange | None = None
         self.is_full = False
+        self._paused = False
         self._closing = False
         self.was_used = False
         self.deadline = self.slot = inf
@@ -84,8 +85,14 @@ class Upstream(RelayEnd):
         if self._head is None and self._timeouts is not None:
             self.connector.deadlines.set(self, self._timeouts.response)
 
+    def pause_answer(self) -> None:
+        """Read no more until the client takes more."""
+        self._paused = True
+        self.transport.pauseProducing()
+
     def resume_answer(self) -> None:
         """Read on, the client takes more."""
+        self._paused = False
         if self._splice is None:
             self.transport.resumeProducing()
 
@@ -272,6 +279,9 @@ class Upstream(RelayEnd):
             self.close()
         elif self._head is None:
             self._fail(BackendTimeout("It did not answer in time.", request_was_sent=True))
+        elif self._paused or (self._splice is not None and self._splice.waits_for_sink):
+            # It is the client that has taken nothing for so long.
+            self.exchange.break_off(408, "The answer was not read in time.")
         else:
             self._fail(BackendTimeout("Its answer stopped coming.", request_was_sent=True))
 

@@ -190,3 +190,19 @@ def test_a_router_is_not_shown_half_an_answer(make_rig):
     rig = make_rig(ScriptedBackend([Step(send=half, end="close")]), router=router)
     rig.ask(GET)
     assert router.learned == []
+
+
+@pytest.mark.parametrize("how", ["broken", "late"])
+def test_a_body_that_fails_after_the_answer_began_cuts_the_answer_off(make_rig, how):
+    rig = make_rig(ScriptedBackend(), timeouts=Timeouts(body=60))
+    client = rig.ask(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n")
+    (backend,) = rig.backend.connections
+    backend.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\ny\r\n")
+    rig.network.run()
+    if how == "broken":
+        rig.ask(b"nonsense\r\n", client=client)
+    else:
+        rig.advance(62)
+    assert client.received.endswith(b"1\r\ny\r\n")
+    assert client.is_gone
+    assert (backend.ended, rig.leases) == ("reset", 0)

@@ -5,6 +5,7 @@ from hashlib import sha1
 
 import pytest
 
+from comfyproxy.core.config import Timeouts
 from comfyproxy.proxy.relay import DRAIN_LIMIT
 from comfyproxy.testing import ScriptedBackend
 from comfyproxy.testing.network import WINDOW
@@ -34,7 +35,7 @@ def body(framing: str) -> bytes:
     return b"x" * MUCH
 
 
-@pytest.mark.parametrize("piece", [0, 1000])
+@pytest.mark.parametrize("piece", [0, 4000])
 @pytest.mark.parametrize("framing", ANSWERS)
 def test_an_answer_waits_for_a_client_that_does_not_read(make_rig, framing, piece):
     rig = make_rig(ScriptedBackend())
@@ -122,7 +123,7 @@ def test_small_answers_to_a_client_that_does_not_read_stop_the_pipeline(make_rig
     rig = make_rig(ScriptedBackend())
     client = rig.client()
     client.pause()
-    client.send(GET * 2_000)
+    client.send(GET * 500)
     size = 20_000
     answered = 0
     while True:
@@ -135,12 +136,12 @@ def test_small_answers_to_a_client_that_does_not_read_stop_the_pipeline(make_rig
     assert 0 < answered * size - WINDOW <= FULL + size
     client.resume()
     rig.network.run()
-    while answered < 2_000:
+    while answered < 500:
         for one in rig.backend.connections:
             one.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
         answered += 1
         rig.network.run()
-    assert client.received.count(b"HTTP/1.1 200 OK") == 2_000
+    assert client.received.count(b"HTTP/1.1 200 OK") == 500
 
 
 @pytest.fixture
@@ -230,13 +231,14 @@ def test_a_client_that_is_too_far_behind_a_comfyui_is_cut_off(tunnel):
 
 def test_a_client_that_has_caught_up_may_fall_behind_again(tunnel):
     rig, client, backend = tunnel(comfyui=True)
-    for _ in range(3):
+    size = DRAIN_LIMIT * 3 // 5
+    for _ in range(2):
         client.pause()
-        backend.send(b"x" * (DRAIN_LIMIT // 2))
+        backend.send(b"x" * size)
         rig.network.run()
         client.resume()
         rig.network.run()
-        assert len(client.take()) == DRAIN_LIMIT // 2
+        assert len(client.take()) == size
     assert (client.ended, rig.leases) == ("", 1)
 
 
@@ -250,3 +252,31 @@ def test_what_waits_for_a_slow_client_reaches_it_after_the_comfyui_has_gone(tunn
     client.resume()
     rig.network.run()
     assert (len(client.received), client.ended) == (MUCH, "closed")
+
+
+def test_a_client_that_takes_nothing_for_too_long_is_cut_off_and_its_backend_not_blamed(make_rig, caplog):
+    rig = make_rig(ScriptedBackend(), timeouts=Timeouts(idle=600))
+    client = rig.ask(GET)
+    client.pause()
+    rig.backend.connections[0].send(ANSWERS["length"] + b"x" * MUCH)
+    rig.advance(599, step=5)
+    assert rig.leases == 1
+    rig.advance(60)
+    assert (rig.leases, rig.backend.connections[0].is_gone) == (0, True)
+    assert rig.proxy.connections == set()
+    assert "10.0.0.1" not in caplog.text
+    client.resume()
+    rig.network.run()
+    assert client.is_gone
+
+
+def test_a_client_that_reads_slowly_but_steadily_gets_everything(make_rig):
+    rig = make_rig(ScriptedBackend(), timeouts=Timeouts(idle=10))
+    client = rig.ask(GET)
+    rig.backend.connections[0].send(ANSWERS["length"] + b"x" * MUCH)
+    for _ in range(30):
+        client.pause()
+        rig.advance(8, step=2)
+        client.resume()
+        rig.network.run()
+    assert rig.answer(client).body == b"x" * MUCH
