@@ -5,7 +5,9 @@ several times and wraps the call that does the work in two others. That costs mo
 message does. Here an event that says nothing but *readable* or *writable* goes straight to `doRead` or
 `doWrite`. Everything else (hang-ups, errors, both at once, a reader whose descriptor has changed) goes
 the stock way, as does whatever those calls report. What is lost is the ``system`` field that log events
-inside such a call would have had.
+inside such a call would have had. What is gained besides: an event is for who had the descriptor when it was
+reported. The stock reactor gives it to whoever has its number by the time its turn comes, and one event may
+close connections and open others.
 
 `install` is what ``twistd --reactor comfyproxy`` calls; where there is no epoll it installs Twisted's own
 default.
@@ -34,9 +36,9 @@ if sys.platform == "linux":
             """Wait for events for up to ``timeout`` seconds (``None``: for ever) and act on them."""
             selectables = self._selectables
             wait = -1 if timeout is None else timeout
-            for fd, event in self._poller.poll(wait, len(selectables) or 1):
-                selectable = selectables.get(fd)
-                if selectable is None:
+            events = self._poller.poll(wait, len(selectables) or 1)
+            for fd, event, selectable in [(fd, event, selectables.get(fd)) for fd, event in events]:
+                if fd not in selectables or selectables[fd] is not selectable:
                     continue
                 if event != EPOLLIN and event != EPOLLOUT:
                     self._doReadOrWrite(selectable, fd, event)
@@ -46,7 +48,7 @@ if sys.platform == "linux":
                 except BaseException:
                     _log.failure("A reader or writer failed; its connection is closed")
                     why = sys.exc_info()[1]
-                if why is not None:
+                if why:
                     self._disconnectSelectable(selectable, why, event == EPOLLIN)
 
         doIteration = doPoll
