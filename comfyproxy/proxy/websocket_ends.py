@@ -37,8 +37,8 @@ from comfyproxy.proxy.outflow import Backlog, Outflow
 from comfyproxy.proxy.relay import Transport
 
 PING_INTERVAL = 25.0
-"""Seconds between two looks at a hop: a peer that has said nothing since the last one gets a ping. So no hop is
-silent for longer than 50 s, which is under the shortest idle limit of usual gateways (60 s)."""
+"""Seconds between two looks at a hop: a peer that has said nothing since the last one gets a ping. So no
+hop is silent for longer than 50 s, which is under the shortest idle limit of usual gateways (60 s)."""
 
 PING_TIMEOUT = 75.0
 """Seconds without any sign of life after a ping until the peer counts as dead. Long, because a ComfyUI that
