@@ -132,7 +132,6 @@ class End(WebSocketAdapterProtocol, WebSocketProtocol):  # type: ignore[misc]
         self.message_is_binary = isBinary
         self.message_data_total_length = 0
         self._message = b""
-        self._text.reset()
 
     def onMessageFrameData(self, payload: bytes) -> None:
         if not self.message_is_binary and not self._is_text(payload):
@@ -188,8 +187,6 @@ class End(WebSocketAdapterProtocol, WebSocketProtocol):  # type: ignore[misc]
         return None
 
     def _fail_connection(self, code: int = GOING_AWAY, reason: str = "") -> None:
-        if self._is_deaf:
-            return
         self._stop_listening()
         if self.state == self.STATE_OPEN:
             self._forget_waiting()
@@ -210,7 +207,6 @@ class End(WebSocketAdapterProtocol, WebSocketProtocol):  # type: ignore[misc]
         self._is_deaf = True
         self.data = b""
         self._message = b""
-        self.hold(False)
 
     def hold(self, held: bool) -> None:
         """Read the peer no more, or again; while it is to hear and say goodbye it is read."""
@@ -244,7 +240,7 @@ class End(WebSocketAdapterProtocol, WebSocketProtocol):  # type: ignore[misc]
     def _cut_off(self) -> None:
         self._stop_listening()
         self._forget_waiting()
-        self.state = self.STATE_CLOSING
+        self._await_end()
         self.transport.abortConnection()
 
     def _forget_waiting(self) -> None:

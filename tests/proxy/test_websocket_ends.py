@@ -82,6 +82,35 @@ def test_both_may_stop_reading_and_go_on(join: Join) -> None:
     assert joined.client.messages == [f"s{number}" + "s" * 5000 for number in range(500)]
 
 
+def test_a_backend_that_was_not_read_is_heard_out_when_the_client_is_gone(join: Join) -> None:
+    joined = join()
+    joined.client.pause()
+    for _ in range(100):
+        joined.server.say(b"x" * 50_000)
+    joined.run()
+    joined.client.reset()
+    joined.run()
+    assert joined.server.closed_with[0] == 1001
+    assert joined.server.ended == "closed"
+    assert joined.rig.leases == 0
+
+
+def test_a_client_that_sends_no_more_gets_no_more(join: Join) -> None:
+    joined = join()
+    joined.server.ignores_close = True
+    joined.client.stays_open = True
+    joined.client.pause()
+    joined.client.finish()
+    joined.run()
+    for _ in range(20):
+        joined.server.send(frame(2, b"x" * MIB, masked=False))
+        joined.run()
+    joined.client.resume()
+    joined.run()
+    assert joined.client.messages == []
+    assert joined.client.is_gone
+
+
 def test_who_pings_and_does_not_read_gets_one_pong_in_the_end(join: Join) -> None:
     joined = join()
     joined.client.pause()
@@ -161,6 +190,49 @@ def test_what_waits_arrives_before_the_close_frame(stalled: Joined) -> None:
     stalled.run()
     assert stalled.client.messages[1:] == [done("p")]
     assert stalled.client.closed_with == (1001, "bye")
+    assert stalled.client.is_gone
+
+
+@pytest.mark.parametrize("seconds", [CLOSE_TIMEOUT + SLACK, PING_TIMEOUT - SLACK])
+def test_a_client_that_is_slow_for_a_while_still_gets_its_last_messages(
+    stalled: Joined, seconds: float
+) -> None:
+    stalled.advance(PING_INTERVAL + SLACK)
+    stalled.server.say(done("p"))
+    stalled.server.say_goodbye(1001, "bye")
+    stalled.advance(seconds)
+    stalled.client.resume()
+    stalled.run()
+    assert stalled.client.messages[1:] == [done("p")]
+    assert stalled.client.closed_with == (1001, "bye")
+
+
+def test_last_messages_may_take_minutes_as_long_as_they_go(stalled: Joined) -> None:
+    for number in range(100):
+        stalled.server.say(done(str(number)) + " " * 100_000)
+    stalled.server.say_goodbye(1001, "bye")
+    stalled.run()
+    assert stalled.server.is_gone
+    while len(stalled.client.messages) < 101:
+        stalled.client.resume()
+        stalled.rig.network._turn()
+        stalled.client.pause()
+        stalled.advance(PING_TIMEOUT / 2)
+    assert stalled.rig.network.seconds() > 3 * PING_TIMEOUT
+    stalled.client.resume()
+    stalled.run()
+    assert stalled.client.closed_with == (1001, "bye")
+
+
+def test_what_waits_for_a_client_that_sends_no_more_is_forgotten(stalled: Joined) -> None:
+    stalled.server.say(done("p"))
+    stalled.run()
+    stalled.client.stays_open = True
+    stalled.client.finish()
+    stalled.run()
+    stalled.client.resume()
+    stalled.run()
+    assert len(stalled.client.messages) == 1
     assert stalled.client.is_gone
 
 

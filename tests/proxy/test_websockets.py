@@ -1,7 +1,11 @@
 """WebSockets by messages: the handshake, what passes, and how it ends, through a whole proxy in memory."""
 
+import gc
 import struct
-from collections.abc import Callable
+import tracemalloc
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import pytest
@@ -39,6 +43,20 @@ SLACK = 5
 """Seconds by which deadlines, whose resolution is a quarter of one, may be late after some looks."""
 
 join = pytest.fixture(joining)
+
+
+@contextmanager
+def traced() -> Iterator[Callable[[], int]]:
+    """Follows the memory that is taken; gives a function that says how many octets it was at most."""
+    gc.collect()
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    most = 0
+    try:
+        yield lambda: most
+    finally:
+        most = tracemalloc.get_traced_memory()[1] - before
+        tracemalloc.stop()
 
 
 # Messages
@@ -238,6 +256,17 @@ def test_frames_behind_the_request_wait_for_the_101(join: Join) -> None:
     joined.server.answer()
     joined.run()
     assert joined.server.messages == ["early"]
+
+
+def test_a_client_that_sends_much_before_the_101_is_read_again_after_it(join: Join) -> None:
+    joined = join(Backend(is_silent=True))
+    for number in range(50):
+        joined.client.send(frame(1, b"%d" % number + b" " * 10_000))
+        joined.run()
+    assert joined.rig.held < 200_000
+    joined.server.answer()
+    joined.run()
+    assert [int(message) for message in joined.server.messages] == list(range(50))
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
@@ -444,6 +473,17 @@ def test_a_client_that_never_answers_a_close_frame_is_cut_off(join: Join) -> Non
     assert joined.rig.leases == 0
 
 
+def test_a_backend_that_says_goodbye_and_stays_is_cut_off(join: Join) -> None:
+    joined = join()
+    joined.server.raw = True
+    joined.server.send(frame(8, struct.pack("!H", 1000), masked=False))
+    joined.run()
+    assert joined.client.closed_with == (1000, "")
+    assert not joined.server.ended
+    joined.advance(CLOSE_TIMEOUT + SLACK)
+    assert joined.server.ended == "reset"
+
+
 def test_what_is_sent_to_a_peer_that_has_said_goodbye_is_dropped(join: Join) -> None:
     joined = join()
     joined.client.say_goodbye(1000)
@@ -573,17 +613,37 @@ def test_octets_that_do_not_inflate_end_with_1007(join: Join) -> None:
     assert joined.client.closed_with[0] == 1007
 
 
-def test_who_floods_behind_a_violation_is_read_no_longer_than_it_takes_to_say_so(join: Join) -> None:
+def test_a_message_that_says_it_will_be_too_large_is_refused_before_it_comes(join: Join) -> None:
+    joined = join(max_message=10_000)
+    joined.client.send(b"\x82\xff" + struct.pack("!Q", 20 * MIB) + bytes(4) + b"x")
+    joined.run()
+    assert joined.client.closed_with[0] == 1009
+
+
+def test_a_small_message_cannot_inflate_to_a_huge_one(join: Join) -> None:
+    joined = join(client=Client(deflate=True), max_message=10_000)
+    compressor = zlib.compressobj(wbits=-15)
+    deflated = b"".join(compressor.compress(bytes(MIB)) for _ in range(200))
+    with traced() as peak:
+        joined.client.send(frame(2, deflated, rsv=4))
+        joined.run()
+    assert joined.client.closed_with[0] == 1009
+    assert peak() < 20 * MIB
+
+
+def test_what_floods_in_behind_a_violation_is_not_kept_and_ends_soon(join: Join) -> None:
     joined = join()
     joined.client.stays_open = True
     joined.client.raw = True
-    joined.client.send(frame(3))
+    joined.client.send(frame(3) + b"\x82\xff" + struct.pack("!Q", 64 * MIB) + bytes(4))
     joined.run()
-    for _ in range(30):
-        joined.client.send(bytes(MIB))
-        joined.advance(0.25)
+    with traced() as peak:
+        for _ in range(20):
+            joined.client.send(bytes(MIB))
+            joined.run()
+    assert peak() < 8 * MIB
+    joined.advance(CLOSE_TIMEOUT + SLACK)
     assert joined.client.ended
-    assert joined.client.is_gone
     assert not joined.rig.proxy.connections
 
 
