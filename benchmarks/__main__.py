@@ -13,10 +13,11 @@ from pathlib import Path
 
 from benchmarks.backends import running_backends
 from benchmarks.chart import write_chart
+from benchmarks.page import write_page
 from benchmarks.peers import COMFYPROXY, HAPROXY, NGINX, PEERS, Peer, present
 from benchmarks.report import standing, table
 from benchmarks.rounds import Rounds, Samples, raise_descriptor_limit
-from benchmarks.works import QUICK, WORKS
+from benchmarks.works import QUICK, QUICK_WORKS, WORKS
 
 MANY = 10_000
 SECONDS = 0.7
@@ -39,18 +40,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from benchmarks.profiling import profile
 
         return profile(options.profile, options.seconds or 5.0)
+    if options.kept:
+        kept = json.loads(Path(options.kept).read_text())
+        _publish(options, kept["about"], kept["results"])
+        return 0
     peers = present(options.peer or (QUICK if options.quick else ()))
-    for line in _about(peers):
-        print(line)
+    about = list(_about(peers))
+    print("\n".join(about))
     started = time.monotonic()
     results, failures = _measure(options, peers)
     print("\n".join(standing(results)))
     print(f"\n{time.monotonic() - started:.0f} s")
     if options.json:
-        kept = {"about": list(_about(peers)), "results": results, "failures": failures}
+        kept = {"about": about, "results": results, "failures": failures}
         Path(options.json).write_text(json.dumps(kept, indent=1) + "\n")
-    if options.chart:
-        write_chart(results, Path(options.chart))
+    _publish(options, about, results)
     return int(any(COMFYPROXY in failure for failure in failures))
 
 
@@ -65,8 +69,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--peers-from", metavar="DIR", help="also look for peers in this virtual environment")
     parser.add_argument("--json", metavar="FILE", help="keep what was measured")
     parser.add_argument("--chart", metavar="FILE", help="draw it, as .svg or, with matplotlib, .png")
+    parser.add_argument("--page", metavar="FILE", help="put the figures into this page, between its marks")
+    parser.add_argument("--kept", metavar="FILE", help="measure nothing: draw and write what --json kept")
     parser.add_argument("--profile", choices=names[:-3], help="show where the time of this work goes instead")
     return parser
+
+
+def _publish(options: argparse.Namespace, about: Sequence[str], results: dict[str, Samples]) -> None:
+    if options.chart:
+        write_chart(results, Path(options.chart))
+    if options.page:
+        write_page(Path(options.page), about, results)
 
 
 def _search(environment: Path) -> None:
@@ -97,8 +110,9 @@ def _measure(options: argparse.Namespace, peers: Sequence[Peer]) -> tuple[dict[s
         with running_backends(directory / "backends", MANY) as backends:
             count = options.rounds or (1 if options.quick else 3)
             rounds = Rounds(directory, backends, count, options.seconds or SECONDS, _say)
+            chosen = options.work or (QUICK_WORKS if options.quick else ())
             for work in WORKS:
-                if not options.work or work.name in options.work:
+                if not chosen or work.name in chosen:
                     samples = results[work.name] = rounds.run(work, peers)
                     _print(table(work.title, samples, work.unit, work.scale, work.reference))
             _measure_extra(options, rounds, peers, results, descriptors)
@@ -113,7 +127,7 @@ def _measure_extra(
     descriptors: int,
 ) -> None:
     for name in ("idle clients", "idle WebSockets"):
-        if not options.work or name in options.work:
+        if not (options.work or options.quick) or name in (options.work or ()):
             sockets = name == "idle WebSockets"
             samples = results[name] = rounds.idle_memory(peers, sockets)
             _print(table(EXTRA[name], samples, "client", "us", NGINX))

@@ -168,7 +168,8 @@ def _ask(port: int, scenario: Scenario, in_reactor: Any, counting: Counting) -> 
 def _in_reactor(reactor: Any, act: Any) -> None:
     """Have ``act`` done in the reactor's thread, and wait for it."""
     done = threading.Event()
-    reactor.callFromThread(lambda: (act(), done.set()))
+    reactor.callFromThread(act)
+    reactor.callFromThread(done.set)
     done.wait(30)
 
 

@@ -65,7 +65,7 @@ def svg(drawn: list[Panel]) -> str:
     y = 0
     for panel in drawn:
         y += 24
-        lines.append(f'<text x="0" y="{y}" font-weight="bold">{escape(panel.title)}</text>')
+        lines.append(f'<text x="0" y="{y}" class="title">{escape(panel.title)}</text>')
         y += GAP
         most = max(cost for _, cost in panel.costs)
         for peer, cost in panel.costs:
@@ -77,7 +77,8 @@ def svg(drawn: list[Panel]) -> str:
                 f'<text x="{LABELS + width + 6}" y="{base}">{cost:.3g}</text>',
             ]
             y += BAR + GAP
-    style = "text{font:12px system-ui,sans-serif;fill:#333}@media(prefers-color-scheme:dark){text{fill:#ddd}}"
+    style = "text{font:12px system-ui,sans-serif;fill:#333}.title{font-weight:600}"
+    style += "@media(prefers-color-scheme:dark){text{fill:#ddd}}"
     body = "\n".join(lines)
     size = f'viewBox="0 0 {WIDTH} {y}" width="{WIDTH}" height="{y}"'
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>\n<style>{style}</style>\n{body}\n</svg>\n'

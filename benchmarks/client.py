@@ -112,15 +112,15 @@ def upload(port: int, path: str, connections: int, seconds: float, octets: int) 
     os.truncate(body, octets)
 
     def once(sock: socket.socket) -> None:
+        # With a timeout of Python's the socket would not block, and sendfile would have to be waited for.
+        sock.settimeout(None)
         sock.sendall(head, socket.MSG_MORE)
         sent = 0
         while sent < octets:
             sent += os.sendfile(sock.fileno(), body, sent, octets - sent)
         read_answer(sock, bytearray(4096))
 
-    # With a timeout of Python's the sockets would not block, and sendfile would have to be waited for.
-    socket.setdefaulttimeout(None)
-    return in_threads(connections, seconds, lambda sock: (sock.settimeout(None), once(sock))[1], port)
+    return in_threads(connections, seconds, once, port)
 
 
 def latency(port: int, path: str, seconds: float) -> Result:
@@ -150,7 +150,7 @@ def latency(port: int, path: str, seconds: float) -> Result:
 def ping_pong(sockets: list[socket.socket], data: bytes, expected: int, seconds: float) -> Result:
     """Send ``data``, wait for ``expected`` octets, and so on, on all of ``sockets`` at once."""
     poller = select.epoll()
-    waiting = {}
+    waiting: dict[int, list[Any]] = {}
     for sock in sockets:
         sock.setblocking(True)
         poller.register(sock, select.EPOLLIN)

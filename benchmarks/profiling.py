@@ -1,9 +1,9 @@
 """Where the microseconds of one work go: samples of the running proxy, by function.
 
-With py-spy, which looks from outside, time in system calls is seen too and what is measured runs at its usual
-speed. It goes by the clock on the wall: where cores are few, waiting for one is counted where it happens, which
-is mostly in ``send``, that wakes the receiver. Without py-spy the interpreter's own profiler has to do: it makes
-calls of Python dearer than they are, so compare functions by the number of their calls rather than by time.
+With py-spy, which looks from outside, time in system calls is seen too and what is measured runs at its
+usual speed. It goes by the clock on the wall: where cores are few, waiting for one is counted where it
+happens, mostly in ``send``, that wakes the receiver. Without py-spy the interpreter's own profiler has to do:
+it makes calls of Python dearer than they are, so compare the numbers of calls rather than times.
 """
 
 import pstats
@@ -83,11 +83,11 @@ def shares(stacks: Sequence[str], cost: float) -> Iterator[str]:
             within[frame] += int(count)
     total = sum(own.values())
     yield f"{'us':>7} {'share':>6}   its own"
-    for name, count in own.most_common(SHOWN):
-        yield f"{cost * count / total:7.2f} {100 * count / total:5.1f}%   {name}"
+    for name, seen in own.most_common(SHOWN):
+        yield f"{cost * seen / total:7.2f} {100 * seen / total:5.1f}%   {name}"
     yield f"{'us':>7} {'share':>6}   with what it calls"
-    for name, count in within.most_common(SHOWN):
-        yield f"{cost * count / total:7.2f} {100 * count / total:5.1f}%   {name}"
+    for name, seen in within.most_common(SHOWN):
+        yield f"{cost * seen / total:7.2f} {100 * seen / total:5.1f}%   {name}"
 
 
 def _is_system_call(frame: str) -> bool:

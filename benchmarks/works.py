@@ -175,4 +175,5 @@ WORKS = (
 )
 
 QUICK = (COMFYPROXY, NGINX, HAPROXY)
-"""The peers of a quick run."""
+QUICK_WORKS = ("small", "logged", "browser", "latency", "download", "upload", "picture", "echo")
+"""The peers and the works of a quick run."""

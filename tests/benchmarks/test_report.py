@@ -1,9 +1,12 @@
 """What the benchmarks print of what they have measured."""
 
+from pathlib import Path
+
 import pytest
 
 from benchmarks.chart import panels, svg
 from benchmarks.client import Failed
+from benchmarks.page import BEGIN, END, write_page
 from benchmarks.report import medians, standing, table
 from benchmarks.works import read_wrk
 
@@ -61,3 +64,22 @@ def test_the_chart_has_a_bar_for_each_peer_and_ours_stands_out() -> None:
     assert drawn.count("<rect") == 2
     assert drawn.count('fill="#0b7a75"') == 1
     assert drawn.index("nginx") < drawn.index("comfyproxy")
+
+
+def test_figures_replace_what_stood_between_the_marks_of_a_page(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    write_page(page, ["comfyproxy 1", "Linux"], {"small": SMALL})
+    text = page.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith(f"{END}\nafter\n")
+    assert "| comfyproxy | 30 |" in text
+    assert "old" not in text
+
+
+def test_a_page_without_marks_is_left_alone(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("no figures")
+    with pytest.raises(ValueError, match="no place for figures"):
+        write_page(page, ["a", "b"], {"small": SMALL})
+    assert page.read_text() == "no figures"
