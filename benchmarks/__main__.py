@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 import time
@@ -32,6 +33,7 @@ EXTRA = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what is asked for and print it; 1 if comfyproxy failed at something."""
     options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is ended
     if sys.platform != "linux":
         raise SystemExit("The benchmarks read Linux's process clocks; there are none here.")
     if options.peers_from:
