@@ -90,7 +90,7 @@ class StreamingFront(RequestFront):
         self._complete = complete
         if complete:
             self._proxy.deadlines.clear(self)
-        elif not self._paused:
+        else:
             self._proxy.deadlines.set(self, self._proxy.timeouts.body)
 
     def _send_body(self) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from twisted.internet.defer import ensureDeferred
 from twisted.web.http import Request
 
 GET = b"GET / HTTP/1.1\r\nHost: proxy.example\r\n\r\n"
@@ -135,6 +136,15 @@ def test_pipelined_requests_are_answered_in_their_order(rig: Any) -> None:
     rig.accept().send(OK)
     rig.accept().send(OK.replace(b"ok", b"on"))
     assert client.read() == OK + OK.replace(b"ok", b"on")
+
+
+def test_closing_the_proxy_cuts_what_is_going_on(rig: Any) -> None:
+    client = rig.ask(GET)
+    rig.accept()
+    closing = ensureDeferred(rig.resource.proxy.close())
+    rig.reactor.turn(5)
+    assert closing.called
+    assert client.how_closed == "aborted"
 
 
 class TestLog:

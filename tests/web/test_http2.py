@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import twisted.internet
+from twisted.internet.defer import ensureDeferred
 
 from comfyproxy.web.resource import RoundRobinResource
 from comfyproxy.web.streaming import StreamingSite
@@ -201,6 +202,16 @@ def test_stopping_resets_what_was_answered_in_part(rig: Any) -> None:
     stopping = rig.resource.stop()
     rig.reactor.turn(5)
     assert stopping.called
+    assert [event for event in client.read() if isinstance(event, StreamReset)]
+
+
+def test_closing_the_proxy_resets_what_is_going_on(rig: Any) -> None:
+    client = Client(rig)
+    client.ask()
+    rig.accept()
+    closing = ensureDeferred(rig.resource.proxy.close())
+    rig.reactor.turn(5)
+    assert closing.called
     assert [event for event in client.read() if isinstance(event, StreamReset)]
 
 

@@ -5,8 +5,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from twisted.internet.interfaces import ISSLTransport
 from twisted.web.resource import Resource
 from twisted.web.server import Site
+from zope.interface import alsoProvides
 
 from comfyproxy.core.addresses import Address
 from comfyproxy.core.backend import Backend
@@ -136,6 +138,33 @@ class TestBackPressure:
         rig.reactor.pump([50] * 4)
         assert client.how_closed == "closed"
 
+    def test_who_sent_more_before_it_must_wait_is_not_idle_either(self, rig: Any) -> None:
+        client = rig.ask(CHUNKED)
+        rig.accept()
+        client.send(b"11170\r\n" + b"x" * 70_000 + b"\r\n1\r\nx\r\n")
+        rig.reactor.pump([50] * 4)
+        assert client.how_closed == ""
+
+    def test_who_waits_for_the_answer_is_not_idle(self, rig: Any) -> None:
+        client = rig.ask(CHUNKED)
+        server = rig.accept()
+        client.send(b"11170\r\n" + b"x" * 70_000 + b"\r\n0\r\n\r\n")
+        server.read()
+        rig.reactor.pump([50] * 4)
+        server.send(OK)
+        assert client.read() == OK
+
+    def test_a_body_that_never_begins_is_408(self, rig: Any) -> None:
+        client = rig.ask(GET)
+        server = rig.accept()
+        rig.resource.reload("http://10.0.0.1:8188")
+        server.send(OK)
+        assert client.read() == OK
+        client.send(upload(2))
+        rig.reactor.pump([0.25] * 250)
+        assert client.read().startswith(b"HTTP/1.1 408 ")
+        assert server.how_closed == "aborted"
+
     def test_the_idle_timeout_is_back_for_the_next_request(self, rig: Any) -> None:
         client = rig.ask(CHUNKED)
         server = rig.accept()
@@ -222,6 +251,26 @@ class TestEarlyAnswer:
         client.leave()
         rig.reactor.pump([0.25] * 20)
         assert client.how_closed == "by peer"
+
+    def test_a_plain_connection_is_half_closed(self, early: tuple[Any, Any]) -> None:
+        client, _ = early
+        assert client.wire.half_closed
+        assert client.wire.producer is None
+
+    def test_one_under_tls_is_not(self, rig: Any) -> None:
+        client = rig.client()
+        alsoProvides(client.wire, ISSLTransport)
+        client.send(upload(1_000_000))
+        rig.accept().send(OK)
+        assert client.read().endswith(b"ok")
+        assert not client.wire.half_closed
+
+    def test_errors_in_the_rest_are_not_answered_any_more(self, rig: Any) -> None:
+        client = rig.ask(CHUNKED)
+        rig.accept().send(OK)
+        assert client.read().endswith(b"ok")
+        client.send(b"zz\r\n")
+        assert client.read() == b""
 
     def test_an_answer_in_chunks_ends_at_once_too(self, rig: Any) -> None:
         client = rig.ask(upload(1_000_000))
