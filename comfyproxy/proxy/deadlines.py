@@ -106,4 +106,3 @@ class Deadlines:
         except Exception:
             # The others' deadlines must pass all the same.
             self._log.failure("A deadline passed, and acting on it failed")
-
