@@ -50,7 +50,6 @@ class StreamingFront(RequestFront):
         """Begin the exchange, or refuse the request; from here on its body has its own time."""
         channel = self._request.channel
         channel._savedTimeOut = channel.setTimeout(None)
-        self._proxy.deadlines.set(self, self._proxy.timeouts.body)
         super().start(retarget)
 
     def _begin(self, exchange: Exchange) -> None:
