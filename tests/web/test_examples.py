@@ -5,6 +5,7 @@ import re
 import signal
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
 from twisted.web.resource import Resource
 from twisted.web.server import Site
@@ -85,7 +87,7 @@ class Bench:
         return self.process
 
     async def stop(self) -> None:
-        if not self.process.ended.called:
+        with suppress(ProcessExitedAlready):
             self.process.transport.signalProcess("TERM")
         await self.process.ended
         assert "Traceback" not in self.process.output
