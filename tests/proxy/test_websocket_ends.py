@@ -1,6 +1,7 @@
 """The pace, the patience and the signs of life of the two ends, through a whole proxy in memory."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -10,11 +11,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from OpenSSL.crypto import X509, PKey
 from twisted.internet.ssl import CertificateOptions
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from websockets.protocol import State
 
+from comfyproxy.proxy.deadlines import Deadlines
 from comfyproxy.proxy.listeners import HTTPListener
-from comfyproxy.proxy.websocket_ends import CLOSE_TIMEOUT, PING_INTERVAL, PING_TIMEOUT
+from comfyproxy.proxy.websocket_ends import (
+    CLOSE_TIMEOUT,
+    PING_INTERVAL,
+    PING_TIMEOUT,
+    BackendEnd,
+    ClientEnd,
+)
+from comfyproxy.proxy.websockets import Bridges
 from tests.proxy.websocket_peers import MIB, Client, Join, Joined, Message, frame, joining
 
 SLACK = 5
@@ -95,20 +106,41 @@ def test_a_backend_that_was_not_read_is_heard_out_when_the_client_is_gone(join: 
     assert joined.rig.leases == 0
 
 
-def test_a_client_that_sends_no_more_gets_no_more(join: Join) -> None:
+def test_a_client_that_sends_no_more_gets_only_what_is_on_its_way(join: Join) -> None:
     joined = join()
     joined.server.ignores_close = True
     joined.client.stays_open = True
     joined.client.pause()
+    joined.server.say(b"on its way" * MIB)
+    joined.run()
     joined.client.finish()
     joined.run()
-    for _ in range(20):
-        joined.server.send(frame(2, b"x" * MIB, masked=False))
+    for _ in range(5):
+        joined.server.send(frame(2, b"too late" * MIB, masked=False))
         joined.run()
     joined.client.resume()
     joined.run()
-    assert joined.client.messages == []
+    assert joined.client.messages == [b"on its way" * MIB]
     assert joined.client.is_gone
+
+
+def test_nobody_is_held_who_is_to_close() -> None:
+    client, backend = ClientEnd(MIB), BackendEnd(MIB)
+    bridges = Bridges(Clock())
+    client.accept(bridges.clients, b"dGhlIHNhbXBsZSBub25jZQ==", [])
+    backend.accept(bridges.backends)
+    to_client, to_backend = StringTransport(), StringTransport()
+    deadlines = Deadlines(Clock())
+    client.join(to_client, backend, deadlines, None)  # type: ignore[arg-type]
+    backend.join(to_backend, client, deadlines, None)  # type: ignore[arg-type]
+    out: Any = to_client.producer
+    out.pauseProducing()
+    assert to_backend.producerState == "paused"
+    out.resumeProducing()
+    assert to_backend.producerState == "producing"
+    backend.dataReceived(frame(8, masked=False))
+    out.pauseProducing()
+    assert to_backend.producerState == "producing"
 
 
 def test_who_pings_and_does_not_read_gets_one_pong_in_the_end(join: Join) -> None:
