@@ -7,6 +7,7 @@ from typing import Any
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults, maybeDeferred
 from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
@@ -15,7 +16,7 @@ from twisted.python.failure import Failure
 from comfyproxy.core.changes import Changes
 from comfyproxy.core.config import Config
 from comfyproxy.errors import ConfigError
-from comfyproxy.proxy.accesslog import FORMATS, AccessLog
+from comfyproxy.proxy.accesslog import FORMATS
 from comfyproxy.proxy.listeners import HTTPListener
 from comfyproxy.proxy.proxy import Proxy
 from comfyproxy.proxy.tcp import TCPListener
@@ -32,7 +33,8 @@ class ProxyService(MultiService):
     """A proxy that listens where its configuration says, for ``twistd`` or for any other `Application`.
 
     The sources are read as the service is made, so that a mistake is told at once, and again at each
-    `reload`. Raises `ConfigError` where one does not parse.
+    `reload`. Raises `ConfigError` where one does not parse; starting it raises `CannotListenError`, or
+    `ConfigError` where an endpoint or the access log cannot be had at all.
     """
 
     log = Logger(namespace="comfyproxy")
@@ -81,13 +83,14 @@ class ProxyService(MultiService):
         parse; then nothing has changed.
         """
         loaded = self._sources.load()
+        output = _open(loaded.config.access_log_file) if self.proxy is not None else None
         if loaded.config.listen != self.config.listen or loaded.config.tcp != self.config.tcp:
             self.log.warn("Where to listen has changed: that takes a restart.")
         self._loaded = loaded
         self._warn()
         changes = self._routing.apply(loaded.config)
-        if self.proxy is not None:
-            self._adopt(self.proxy, loaded.config)
+        if self.proxy is not None and output is not None:
+            self._adopt(self.proxy, loaded.config, output)
             self.proxy.forget_removed()
         for name, difference in changes.items():
             self._log_changes(name, difference)
@@ -98,22 +101,26 @@ class ProxyService(MultiService):
             return
         config = self.config
         self._warn()
+        output = _open(config.access_log_file)
         self._routing.apply(config)
         self.proxy = proxy = Proxy(self._reactor, self._routing.table, splices=not config.plain_io)
-        self._adopt(proxy, config)
+        self._adopt(proxy, config, output)
         self._listen(proxy, config)
         for name, pool in config.pools.items():
             self.log.info("Pool {name}: {size} servers.", name=name, size=len(pool.addresses))
 
-    def _adopt(self, proxy: Proxy, config: Config) -> None:
-        """Let ``proxy`` go by ``config`` in all that can change while it runs."""
+    def _adopt(self, proxy: Proxy, config: Config, output: Output) -> None:
+        """Let ``proxy`` go by ``config`` in all that can change while it runs, and log to ``output``."""
         proxy.routes = self._routing.table
         proxy.limits = config.limits
         proxy.timeouts = config.timeouts
         proxy.debug = config.debug
         proxy.trust(config.trusted_proxies)
         proxy.log.flush()
-        proxy.log = self._access_log(config)
+        proxy.log = FORMATS[config.access_log](self._reactor, output.write)
+        if self._output is not None:
+            self._output.close()
+        self._output = output
         if config.websocket == "messages" and proxy.bridges is None:
             # autobahn is imported only where it is used: it takes a third of the start-up time.
             from comfyproxy.proxy.websockets import Bridges
@@ -122,23 +129,23 @@ class ProxyService(MultiService):
         elif config.websocket != "messages":
             proxy.bridges = None
 
-    def _access_log(self, config: Config) -> AccessLog:
-        if self._output is not None:
-            self._output.close()
-        self._output = open_output(config.access_log_file)
-        return FORMATS[config.access_log](self._reactor, self._output.write)
-
     def _listen(self, proxy: Proxy, config: Config) -> None:
         factory: Factory = HTTPListener(proxy)
         if config.tcp:
             (pool,) = config.pools.values()
             factory = TCPListener(proxy, self._routing.balancer(pool))
-        failures: list[Failure] = []
         for description in config.listen:
-            listening = serverFromString(self._reactor, description).listen(factory)
-            listening.addCallbacks(self._listening, failures.append)
+            self._listen_at(description, factory)
+
+    def _listen_at(self, description: str, factory: Factory) -> None:
+        failures: list[Failure] = []
+        listening = maybeDeferred(lambda: serverFromString(self._reactor, description).listen(factory))
+        listening.addCallbacks(self._listening, failures.append)
         for failure in failures:
-            failure.raiseException()
+            if failure.check(CannotListenError):
+                failure.raiseException()
+            # The parsers of endpoints raise whatever they come across: ValueError, IndexError, OSError ...
+            raise ConfigError(f"cannot listen on {description!r}: {failure.getErrorMessage()}", "--listen")
 
     def _listening(self, port: IListeningPort) -> None:
         self._ports.append(port)
@@ -186,6 +193,13 @@ class ProxyService(MultiService):
         if self._output is not None:
             self._output.close()
             self._output = None
+
+
+def _open(path: str) -> Output:
+    try:
+        return open_output(path)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be opened: {error.strerror}", "--access-log-file") from error
 
 
 def _readable(address: Any) -> str:

@@ -1,5 +1,6 @@
 """Runs a service in the foreground, on the fast reactor, until it is told to stop."""
 
+import errno
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -29,7 +30,7 @@ def run_in_foreground(reactor: Any, make_service: Callable[[], Service], quiet: 
     """Run the service until SIGINT or SIGTERM; returns the exit status of the process.
 
     The log goes to standard error, with ``quiet`` only its warnings. A port that cannot be had is told in one
-    sentence, with exit status 1; errors of ``make_service`` are the caller's.
+    sentence, with exit status 1; other errors of making or starting the service are the caller's.
     """
     level = LogLevel.warn if quiet else LogLevel.info
     observer = FilteringLogObserver(
@@ -40,9 +41,17 @@ def run_in_foreground(reactor: Any, make_service: Callable[[], Service], quiet: 
     try:
         service.privilegedStartService()
     except CannotListenError as error:
-        print(f"Cannot listen: {error}. Is another server running there? See --listen.", file=sys.stderr)
+        print(_why_not(error), file=sys.stderr)
         return 1
     service.startService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     reactor.run()
     return 0
+
+
+def _why_not(error: CannotListenError) -> str:
+    reason = getattr(error.socketError, "strerror", None) or error.socketError
+    where = f"{error.interface or '*'}:{error.port}"
+    in_use = getattr(error.socketError, "errno", None) == errno.EADDRINUSE
+    hint = " Is another server running there?" if in_use else ""
+    return f"Cannot listen on {where}: {reason}.{hint} See --listen."

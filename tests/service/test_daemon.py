@@ -111,6 +111,45 @@ async def test_a_taken_port_fails_the_start(start_service: Start, tmp_path: Path
     await other.stopService()
 
 
+@pytest.mark.parametrize("description", ["tcp:abc", "ssl:0:privateKey=missing.pem", "unix:missing/socket"])
+@pytest_twisted.ensureDeferred
+async def test_an_endpoint_that_makes_no_sense_is_a_mistake_of_the_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, description: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    service = ProxyService(global_reactor, Sources({"listen": [description]}, {}, str(tmp_path)))
+    with pytest.raises(ConfigError, match=f"--listen: cannot listen on '{description}': "):
+        service.privilegedStartService()
+    await service.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_access_log_that_cannot_be_opened_is_a_mistake_of_the_configuration(tmp_path: Path) -> None:
+    options = {"access_log_file": "missing/access.log"}
+    service = ProxyService(global_reactor, Sources(options, {}, str(tmp_path)))
+    with pytest.raises(ConfigError, match=r"--access-log-file: .*access\.log cannot be opened: No such file"):
+        service.privilegedStartService()
+    await service.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_on_reload_it_changes_nothing_and_the_old_one_goes_on(
+    servers: Any, start_service: Start, get: Get, tmp_path: Path
+) -> None:
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    conf = tmp_path / "tap.conf"
+    settings = 'access_log = "combined"\naccess_log_file = "logs/access.log"\nurl = '
+    conf.write_text(settings + f'"{servers.start("old")}"\n')
+    service = start_service(access_log=None)
+    conf.write_text(settings.replace("logs/", "missing/") + f'"{servers.start("new")}"\n')
+    with pytest.raises(ConfigError, match="cannot be opened"):
+        service.reload()
+    assert await get(service, "/after") == b"old /after"
+    await service.stopService()
+    assert "GET /after" in (logs / "access.log").read_text()
+
+
 @pytest_twisted.ensureDeferred
 async def test_where_to_listen_needs_a_restart_and_says_so(
     start_service: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -103,7 +103,24 @@ def test_a_taken_port_is_told_in_a_sentence(run: Callable[..., Running]) -> None
         running = run("--listen", f"tcp:{port}:interface=127.0.0.1")
         _, errors = running.process.communicate(timeout=20)
     assert running.process.returncode == 1
-    assert f"Cannot listen: Couldn't listen on 127.0.0.1:{port}" in errors
+    said = f"Cannot listen on 127.0.0.1:{port}: Address already in use. Is another server running there?"
+    assert errors.splitlines()[-1] == f"{said} See --listen."
+    assert "Traceback" not in errors
+
+
+def test_an_address_of_another_machine_is_no_other_server_s_fault(run: Callable[..., Running]) -> None:
+    running = run("--listen", "tcp:0:interface=203.0.113.1")
+    _, errors = running.process.communicate(timeout=20)
+    assert running.process.returncode == 1
+    said = "Cannot listen on 203.0.113.1:0: Cannot assign requested address. See --listen."
+    assert errors.splitlines()[-1] == said
+
+
+def test_an_endpoint_that_makes_no_sense_is_told_in_a_sentence(run: Callable[..., Running]) -> None:
+    running = run("--listen", "ssl:0:privateKey=missing.pem")
+    _, errors = running.process.communicate(timeout=20)
+    assert running.process.returncode == 1
+    assert errors.splitlines()[-1].startswith("--listen: cannot listen on 'ssl:0:privateKey=missing.pem': ")
     assert "Traceback" not in errors
 
 
