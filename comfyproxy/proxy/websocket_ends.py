@@ -279,8 +279,7 @@ class End(WebSocketAdapterProtocol, WebSocketProtocol):  # type: ignore[misc]
         self._await_end()
 
     def goodbye_said(self) -> None:
-        """Both Close frames are out or on their way."""
-        raise NotImplementedError
+        """Both Close frames are out or on their way; it is for a server to close (RFC 6455 section 7.1.1)."""
 
     def peer_ended(self) -> None:
         """The peer sends no more; a WebSocket has no half-close, so this is its end."""
@@ -363,7 +362,7 @@ class ClientEnd(End, WebSocketServerProtocol):  # type: ignore[misc]
         return None
 
     def goodbye_said(self) -> None:
-        """The server closes first (RFC 6455 section 7.1.1)."""
+        """Close, once all is out."""
         self._out.finish(self.transport.loseConnection)
 
 
@@ -380,9 +379,6 @@ class BackendEnd(End, WebSocketClientProtocol):  # type: ignore[misc]
         self.connectionMade()
         self._dataReceived(_ANSWER + _ACCEPT % accept_value(self.websocket_key) + b"\r\n")
         assert self.state == self.STATE_OPEN, self.wasNotCleanReason
-
-    def goodbye_said(self) -> None:
-        """It is for the server to close."""
 
 
 def accept_deflate(offers: list[PerMessageDeflateOffer]) -> PerMessageDeflateOfferAccept:

@@ -566,6 +566,22 @@ def test_a_backend_that_breaks_the_protocol_is_told_and_the_client_gets_a_bad_ga
     assert joined.rig.leases == 0
 
 
+@pytest.mark.parametrize("who", ["client", "server"])
+def test_who_breaks_the_protocol_instead_of_answering_a_close_frame_is_done_with(
+    join: Join, who: str
+) -> None:
+    joined = join()
+    peer, other = (joined.client, joined.server) if who == "client" else (joined.server, joined.client)
+    peer.raw = True
+    other.say_goodbye(4000, "bye")
+    joined.run()
+    peer.send(frame(3, masked=who == "client"))
+    joined.run()
+    assert peer.ended == "closed"
+    assert other.closed_with == (4000, "bye")
+    assert joined.rig.leases == 0
+
+
 def test_masks_are_for_clients_alone(join: Join) -> None:
     joined = join()
     joined.client.send(frame(1, b"x", masked=False))
