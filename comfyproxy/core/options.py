@@ -200,7 +200,7 @@ OPTIONS = (
         "idle-timeout",
         TIMEOUTS,
         DURATION,
-        "between two pieces of an answer, a WebSocket or a TCP connection",
+        "between two pieces of an answer, or of a plain TCP connection",
         _TIMEOUTS.idle,
     ),
     Option(
