@@ -1,8 +1,9 @@
 """From a configuration to routes that carry traffic, and from one to the next without losing state."""
 
+from collections.abc import Collection
 from typing import Any
 
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 
 from comfyproxy.comfyui.router import make_router
 from comfyproxy.core.addresses import Address
@@ -38,6 +39,7 @@ class Routing:
             if key not in self._balancers:
                 balancer.apply(diff(balancer.pool.addresses, ()))
         self.table = RouteTable(routes)
+        self._close_sites({route.static for route in config.routes})
         return changes
 
     def balancer(self, pool: PoolConfig) -> Balancer:
@@ -46,9 +48,12 @@ class Routing:
 
     async def stop(self) -> None:
         """Serve no more directories."""
-        sites, self._sites = self._sites, {}
-        for port in sites.values():
-            await maybeDeferred(port.stopListening)
+        await gatherResults(self._close_sites(set()))
+
+    def _close_sites(self, but: Collection[str | None]) -> list["Deferred[Any]"]:
+        """Serve no directories but these."""
+        gone = [directory for directory in self._sites if directory not in but]
+        return [maybeDeferred(self._sites.pop(directory).stopListening) for directory in gone]
 
     def _take_pool(self, before: dict[tuple[str, ...], Balancer], config: PoolConfig) -> Changes:
         balancer = before.get(_key(config))
@@ -77,7 +82,9 @@ class Routing:
             assert route.frontend is not None
             address = route.frontend
             key = ("frontend", address.url)
-        balancer = before.get(key) or Balancer(Pool(key[0], (address,)), keep_host=False)
+        balancer = self._balancers.get(key) or before.get(key)
+        if balancer is None:
+            balancer = Balancer(Pool(key[0], (address,)), keep_host=False)
         self._balancers[key] = balancer
         return Route(prefix, balancer, route.timeouts)
 

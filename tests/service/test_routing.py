@@ -11,6 +11,7 @@ from comfyproxy.core.addresses import parse_addresses
 from comfyproxy.core.backend import Lease
 from comfyproxy.core.config import Config, PoolConfig, RouteConfig
 from comfyproxy.service.routing import Routing
+from comfyproxy.testing import MemoryNetwork
 
 
 def config(routes: dict[str, str] | None = None, **pools: Any) -> Config:
@@ -123,3 +124,46 @@ def test_a_directory_is_served_on_one_loopback_port_whatever_is_reloaded(tmp_pat
     routing.apply(site)
     routing.apply(site)
     assert [(server[0], server[3]) for server in reactor.tcpServers] == [(0, "127.0.0.1")]
+
+
+def test_routes_to_one_frontend_share_what_is_known_of_it(routing: Routing) -> None:
+    (frontend,) = parse_addresses("http://localhost:5173")
+    pool = PoolConfig("default", parse_addresses("http://a:1"))
+    routes = (RouteConfig("/", frontend=frontend), RouteConfig("/app", frontend=frontend))
+    routing.apply(Config({"default": pool}, routes))
+    assert backends(routing)[0] is backends(routing, b"/app")[0]
+    gone = backends(routing)[0]
+    routing.apply(Config({"default": pool}, (RouteConfig("/", "default"),)))
+    assert gone.removed
+
+
+def test_a_directory_that_is_no_longer_served_has_no_port(tmp_path: Path) -> None:
+    network = MemoryNetwork()
+    routing = Routing(network)
+    pool = PoolConfig("default", parse_addresses("http://a:1"))
+    routes = (RouteConfig("/", static=str(tmp_path)), RouteConfig("/two", static=str(tmp_path)))
+    routing.apply(Config({"default": pool}, routes))
+    assert len(network.ports) == 1
+    gone = backends(routing)[0]
+    routing.apply(Config({"default": pool}, (RouteConfig("/", "default"),)))
+    assert (len(network.ports), gone.removed) == (0, True)
+    routing.apply(Config({"default": pool}, routes))
+    assert len(network.ports) == 1
+    assert not backends(routing)[0].removed
+
+
+def test_an_application_that_changes_is_another_pool(routing: Routing) -> None:
+    addresses = parse_addresses("http://a:1")
+    routing.apply(config(main=PoolConfig("main", addresses)))
+    before = backends(routing)[0]
+    routing.apply(config(main=PoolConfig("main", addresses, app="http", placement="request")))
+    assert backends(routing)[0] is not before
+    assert before.removed
+
+
+def test_a_pool_that_only_changes_its_routes_is_the_same(routing: Routing) -> None:
+    routing.apply(config({"/": "a", "/b": "b"}, a="http://a:1", b="http://b:1"))
+    a, b = backends(routing)[0], backends(routing, b"/b")[0]
+    changes = routing.apply(config({"/": "b", "/a": "a"}, b="http://b:1", a="http://a:1"))
+    assert (backends(routing, b"/a")[0], backends(routing)[0]) == (a, b)
+    assert all(not difference.added and not difference.removed for difference in changes.values())
