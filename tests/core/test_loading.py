@@ -14,7 +14,7 @@ from comfyproxy.errors import ConfigError
 
 
 class Disk:
-    """Files in memory, and the one directory /work/dist."""
+    """Files in memory, and the one directory /site/dist."""
 
     def __init__(self, files: Mapping[str, str]) -> None:
         self._files = files
@@ -25,23 +25,23 @@ class Disk:
         return self._files[path]
 
     def is_directory(self, path: str) -> bool:
-        return path == "/work/dist"
+        return path == "/site/dist"
 
     def shown(self, path: str) -> str:
-        return path.removeprefix("/work/")
+        return path.removeprefix("/site/")
 
 
 FILES = {
-    "/work/servers.txt": "http://a\nhttp://b weight=2\n",
-    "/work/servers.JSON": '["http://c"]',
-    "/work/empty.txt": "# nobody\n",
+    "/site/servers.txt": "http://a\nhttp://b weight=2\n",
+    "/site/servers.JSON": '["http://c"]',
+    "/site/empty.txt": "# nobody\n",
     "/etc/gpu.txt": "http://gpu[1-2]:8188\n",
 }
 
 
 def loaded(options: CommandLine, tap_conf: str = "") -> Loaded:
     conf = parse_tap_conf(tap_conf, "tap.conf", "/etc") if tap_conf else TapConf()
-    return load([command_line_layer(options, "/work")], conf, Disk(FILES))
+    return load([command_line_layer(options, "/site")], conf, Disk(FILES))
 
 
 def config(options: CommandLine, tap_conf: str = "") -> Config:
@@ -93,7 +93,7 @@ class TestServers:
             ({"url": ["http://a, http://b:0"]}, "--url:20: the port 0 is not a number from 1 to 65535"),
             ({"url": [" , "]}, "--url: there is no server in it; write for example http://server1:8188"),
             ({"file": ["empty.txt"]}, "--file: there is no server in it; write for example http://server1:8188"),
-            ({"file": ["gone.txt"]}, "/work/gone.txt: missing, named by --file"),
+            ({"file": ["gone.txt"]}, "/site/gone.txt: missing, named by --file"),
             (
                 {"url": ["http://a[1-9]"], "max_servers": "8"},
                 "--url:1: http://a[1-9] makes 9 servers in all, more than the 8 allowed;"
@@ -135,7 +135,7 @@ class TestPages:
     @pytest.mark.parametrize(
         ("options", "target"),
         [
-            ({"static": "dist"}, RouteConfig("/", static="/work/dist")),
+            ({"static": "dist"}, RouteConfig("/", static="/site/dist")),
             ({"frontend": "http://vite:5173"}, RouteConfig("/", frontend=Address("http", "vite", 5173))),
         ],
     )
@@ -279,8 +279,8 @@ class TestPoolsAndRoutes:
         assert str(warning) == f"--{next(iter(options))}: this replaces the pools and routes of tap.conf"
 
     def test_a_route_may_lead_to_pages(self) -> None:
-        tap_conf = '[[routes]]\nprefix = "/ui"\nstatic = "/work/dist"\n'
-        assert config({}, tap_conf).routes == (RouteConfig("/ui", static="/work/dist"),)
+        tap_conf = '[[routes]]\nprefix = "/ui"\nstatic = "/site/dist"\n'
+        assert config({}, tap_conf).routes == (RouteConfig("/ui", static="/site/dist"),)
 
     def test_pages_of_the_command_line_do_not_know_their_place_among_routes(self) -> None:
         assert failure({"static": "dist"}, TWO_POOLS) == (
@@ -316,7 +316,7 @@ def test_every_other_option_finds_its_field() -> None:
         plain_io=True,
         trusted_proxies=("10.0.0.0/8",),
         access_log="json",
-        access_log_file="/work/access.log",
+        access_log_file="/site/access.log",
         debug=True,
         timeouts=Timeouts(0, 60, 120, 180, 240, 300, 360),
         limits=Limits(1, 2, 3, 4, 5),
