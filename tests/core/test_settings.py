@@ -18,7 +18,7 @@ from comfyproxy.core.settings import (
 from comfyproxy.errors import ConfigError
 
 
-def one(key: str, *texts: str, source: str = "--x", directory: str = "/work") -> Given:
+def one(key: str, *texts: str, source: str = "--x", directory: str = "/site") -> Given:
     return give(OPTION[key], texts, Place(source), directory)
 
 
@@ -121,16 +121,16 @@ class TestPaths:
     @pytest.mark.parametrize(
         ("text", "path"),
         [
-            ("servers.txt", "/work/servers.txt"),
-            ("./a/../servers.txt", "/work/servers.txt"),
+            ("servers.txt", "/site/servers.txt"),
+            ("./a/../servers.txt", "/site/servers.txt"),
             ("/etc/servers.txt", "/etc/servers.txt"),
             ("file:///etc/comfyui/servers.json", "/etc/comfyui/servers.json"),
             ("FILE:///etc/servers.txt", "/etc/servers.txt"),
             ("file://localhost/etc/servers.txt", "/etc/servers.txt"),
             ("file:/etc/servers.txt", "/etc/servers.txt"),
             ("file:///with%20blank/100%25.txt", "/with blank/100%.txt"),
-            ("with%20percent.txt", "/work/with%20percent.txt"),
-            ("files:x", "/work/files:x"),
+            ("with%20percent.txt", "/site/with%20percent.txt"),
+            ("files:x", "/site/files:x"),
         ],
     )
     def test_a_path_becomes_absolute(self, text: str, path: str) -> None:
@@ -160,14 +160,14 @@ class TestPaths:
 class TestCommandLine:
     def test_what_is_given_is_taken(self) -> None:
         options: CommandLine = {"url": ["a", "b"], "static": "dist", "tcp": True}
-        layer = command_line_layer(options, "/work")
+        layer = command_line_layer(options, "/site")
         assert {key: given.texts for key, given in layer.items()} == {
             "url": ("a", "b"),
             "static": ("dist",),
             "tcp": ("true",),
         }
         assert {str(given.place) for given in layer.values()} == {"--url", "--static", "--tcp"}
-        assert layer["static"].paths() == ("/work/dist",)
+        assert layer["static"].paths() == ("/site/dist",)
 
     def test_what_is_not_given_is_not_there(self) -> None:
         assert command_line_layer({"url": None, "file": [], "tcp": False}, "/") == {}
@@ -180,7 +180,7 @@ class TestVariables:
     def test_each_sets_its_option(self) -> None:
         layer = variables_layer(
             variables(DEV_SERVER_COMFYUI_URL="http://a; http://b", COMFYPROXY_DEBUG="1", HOME="/root"),
-            "/work",
+            "/site",
         )
         assert {key: given.texts for key, given in layer.items()} == {
             "url": ("http://a; http://b",),
