@@ -108,13 +108,21 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--servers", type=int, default=3, metavar="N", help="simulated servers (default: 3)")
+    parser.add_argument(
+        "--servers", type=_number_of_servers, default=3, metavar="N", help="simulated servers (default: 3)"
+    )
     parser.add_argument(
         "--port", type=int, default=8080, help="where the proxy listens (default: 8080; 0: any)"
     )
     parser.add_argument(
         "--once", action="store_true", help="end after the first prompt; status 1 if it failed"
     )
+
+
+def _number_of_servers(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
+    return int(text)
 
 
 def demo(arguments: argparse.Namespace) -> int:

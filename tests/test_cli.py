@@ -117,7 +117,10 @@ class TestCommand:
             main(["--version"])
         assert capsys.readouterr().out == f"comfyproxy {__version__}\n"
 
-    @pytest.mark.parametrize("arguments", [[], ["chek"], ["check", "--lisen", "x"], ["check", "--ur", "x"]])
+    @pytest.mark.parametrize(
+        "arguments",
+        [[], ["chek"], ["check", "--lisen", "x"], ["check", "--ur", "x"], ["demo", "--servers", "0"]],
+    )
     def test_a_call_that_makes_no_sense_is_exit_status_2(
         self, arguments: list[str], capsys: pytest.CaptureFixture[str]
     ) -> None:

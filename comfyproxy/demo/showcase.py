@@ -6,6 +6,7 @@ import tempfile
 from typing import Any, cast
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from twisted.application.service import MultiService
 from twisted.internet.address import IPv4Address
@@ -23,7 +24,7 @@ class Demo(MultiService):
     """``count`` simulated servers, a proxy before them at ``port`` (0: any free one), and a first prompt.
 
     With ``then_stop`` the reactor is stopped once the prompt is through, for scripts and tests.
-    ``succeeded`` tells afterwards how it went.
+    ``has_run`` tells afterwards whether all of that came about, ``succeeded`` how the prompt went.
     """
 
     def __init__(
@@ -36,11 +37,13 @@ class Demo(MultiService):
         self._port = port
         self._then_stop = then_stop
         self._servers: list[SimulatedComfyUI] = []
+        self.has_run = True
         self.succeeded = False
 
     def startService(self) -> None:
         super().startService()
-        ensureDeferred(self._show()).addErrback(self._failed)
+        # A port that is taken ends the demo at once, and a reactor that does not run yet cannot be stopped.
+        self._reactor.callWhenRunning(lambda: ensureDeferred(self._show()).addErrback(self._failed))
 
     def stopService(self) -> "Deferred[None]":
         return ensureDeferred(self._stop())
@@ -62,7 +65,10 @@ class Demo(MultiService):
                 f"  simulated ComfyUI {index}: [bold]{server.name}[/] at {server.url}", highlight=False
             )
         console.print(f"  comfyproxy before them at [bold]{url}[/]\n", highlight=False)
-        await self._first_prompt(url)
+        outcome = await self._first_prompt(url)
+        if not self.running:
+            return
+        self._tell(outcome)
         if self._then_stop:
             self._reactor.stop()
             return
@@ -82,7 +88,7 @@ class Demo(MultiService):
         with tempfile.TemporaryDirectory() as nowhere:
             return ProxyService(self._reactor, Sources(options, {}, nowhere))
 
-    async def _first_prompt(self, url: str) -> None:
+    async def _first_prompt(self, url: str) -> Finished | Failed:
         bar = Progress(
             TextColumn("  {task.description}"),
             BarColumn(),
@@ -106,11 +112,11 @@ class Demo(MultiService):
             outcome = await run_prompt(self._reactor, url, report)
             if isinstance(outcome, Finished):
                 bar.update(task, total=1, completed=1, note="done")
-        self._tell(outcome)
+        return outcome
 
     def _tell(self, outcome: Finished | Failed) -> None:
         if isinstance(outcome, Failed):
-            self._console.print(f"  [red]The first prompt failed:[/] {outcome.reason}")
+            self._console.print(f"  [red]The first prompt failed:[/] {escape(outcome.reason)}")
             return
         self.succeeded = True
         for picture in outcome.pictures:
@@ -120,8 +126,10 @@ class Demo(MultiService):
             )
 
     def _failed(self, failure: Any) -> None:
-        self._console.print(f"[red]The demo cannot run:[/] {failure.getErrorMessage()}")
-        self._reactor.stop()
+        self.has_run = False
+        if self.running:
+            self._console.print(f"[red]The demo cannot run:[/] {escape(failure.getErrorMessage())}")
+            self._reactor.stop()
 
 
 def run_demo(count: int, port: int, then_stop: bool) -> int:
@@ -131,4 +139,4 @@ def run_demo(count: int, port: int, then_stop: bool) -> int:
     reactor = install_reactor()
     demo = Demo(reactor, Console(file=sys.stdout), count, port, then_stop)
     status = run_in_foreground(reactor, lambda: demo, quiet=True)
-    return status if demo.succeeded or not then_stop else 1
+    return status if demo.succeeded or (demo.has_run and not then_stop) else 1
