@@ -86,6 +86,29 @@ def test_it_listens_until_it_is_told_to_stop(run: Callable[..., Running], backen
     assert status == 0
 
 
+@pytest.mark.parametrize("plain", [[], ["--plain-io"]])
+def test_it_ends_in_the_middle_of_an_upload(run: Callable[..., Running], plain: list[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(20)
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        running = run(
+            "--url", url, "--listen", "tcp:0:interface=127.0.0.1", "--access-log", "combined", *plain
+        )
+        with socket.create_connection(("127.0.0.1", running.port()), timeout=20) as client:
+            client.sendall(b"POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 9000000\r\n\r\n")
+            backend, _ = listening.accept()
+            with backend:
+                client.sendall(b"x" * 500_000)
+                backend.settimeout(20)
+                received = 0
+                while received < 500_000:
+                    received += len(backend.recv(65536))
+                status, printed = running.end()
+    assert status == 0
+    # What is cut off by that is logged too.
+    assert printed.count('"POST /upload HTTP/1.1" 499 0 ') == 1
+
+
 def test_the_console_line_is_printed_as_it_is(run: Callable[..., Running]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         closed = free.getsockname()[1]

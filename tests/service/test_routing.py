@@ -1,15 +1,18 @@
 """From one configuration to the next without losing state."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_twisted
 from twisted.internet.testing import MemoryReactorClock
 
 from comfyproxy.comfyui.router import ClientRouter, RequestRouter
 from comfyproxy.core.addresses import parse_addresses
 from comfyproxy.core.backend import Lease
 from comfyproxy.core.config import Config, PoolConfig, RouteConfig
+from comfyproxy.service.daemon import ProxyService
 from comfyproxy.service.routing import Routing
 from comfyproxy.testing import MemoryNetwork
 
@@ -167,3 +170,40 @@ def test_a_pool_that_only_changes_its_routes_is_the_same(routing: Routing) -> No
     changes = routing.apply(config({"/": "b", "/a": "a"}, b="http://b:1", a="http://a:1"))
     assert (backends(routing, b"/a")[0], backends(routing)[0]) == (a, b)
     assert all(not difference.added and not difference.removed for difference in changes.values())
+
+
+@pytest_twisted.ensureDeferred
+async def test_pools_and_routes_of_a_file_carry_requests_and_are_swapped_by_a_reload(
+    servers: Any, start_service: Callable[..., ProxyService], get: Callable[..., Any], tmp_path: Path
+) -> None:
+    conf = tmp_path / "tap.conf"
+    images = [servers.start(name) for name in ("image-1", "image-2")]
+    text, page = servers.start("text"), servers.start("page")
+    pools = f'''
+        [pools.images]
+        url = "{images[0]},{images[1]}"
+        placement = "request"
+        [pools.texts]
+        url = "{text}"
+        app = "http"
+    '''
+    route = '[[routes]]\nprefix = "%s"\n%s = "%s"\n'
+    conf.write_text(
+        pools
+        + route % ("/api", "pool", "images")
+        + route % ("/v1", "pool", "texts")
+        + route % ("/", "frontend", page)
+    )
+    service = start_service()
+    assert [await get(service, "/api/x") for _ in range(3)] == [
+        b"image-1 /api/x",
+        b"image-2 /api/x",
+        b"image-1 /api/x",
+    ]
+    assert await get(service, "/v1/chat") == b"text /v1/chat"
+    assert [await get(service, path) for path in ("/", "/apis")] == [b"page /", b"page /apis"]
+    conf.write_text(pools + route % ("/v1", "pool", "images"))
+    service.reload()
+    # The pool goes on where it was.
+    assert await get(service, "/v1/x") == b"image-2 /v1/x"
+    assert b"No route" in await get(service, "/api/x")
