@@ -1,8 +1,40 @@
 """One server that requests are sent to, and the leases that count its work."""
 
+from enum import Enum
 from hashlib import blake2b
+from typing import Protocol
 
 from comfyproxy.core.addresses import Address
+from comfyproxy.core.health import UNOBSERVED, Health
+
+
+class AdminState(Enum):
+    """What an operator wants of a server.
+
+    READY takes work. DRAIN takes no new clients and goes on serving those that are on it. MAINT takes
+    nothing: what runs may end.
+    """
+
+    READY = "ready"
+    DRAIN = "drain"
+    MAINT = "maint"
+
+
+class Outcome(Enum):
+    """How a unit of work ended, as far as it says something of the server."""
+
+    ANSWERED = "answered"
+    """The server answered, whatever the status: also 500, which is the application's."""
+    ERRED = "erred"
+    """The server answered 502, 503 or 504: it does not work, or what it depends on."""
+    REFUSED = "refused"
+    """No connection came about."""
+    TIMED_OUT = "timed out"
+    """A time ran out while the server had the turn."""
+    LOST = "lost"
+    """The connection ended too early, or what came was no HTTP."""
+    ABANDONED = "abandoned"
+    """The client left or we gave up: nothing is known of the server by it."""
 
 
 class Backend:
@@ -12,9 +44,28 @@ class Backend:
     object, so its state and its connections stay. ``index`` is its place in the pool, from 0. ``leases`` is
     the work in flight. ``verify`` says whether its certificate must be good (``https``). ``removed`` says
     that a reload took it out: it gets no new clients and lives until its last lease ends.
+
+    ``admin`` is the operator's wish, ``health`` what was observed. The pool makes three plain attributes of
+    them, which are read for every request: ``usable`` (it may get work that could as well go elsewhere),
+    ``takes_pins`` (it may get work that only it can do) and ``weight`` (its share at the moment: that of its
+    address, or less of it for a while after it came back).
     """
 
-    __slots__ = ("address", "authority", "fingerprint", "index", "leases", "removed", "url", "verify")
+    __slots__ = (
+        "address",
+        "admin",
+        "authority",
+        "fingerprint",
+        "health",
+        "index",
+        "leases",
+        "removed",
+        "takes_pins",
+        "url",
+        "usable",
+        "verify",
+        "weight",
+    )
 
     def __init__(self, address: Address, index: int = 0, *, verify: bool = True) -> None:
         self.address = address
@@ -25,6 +76,11 @@ class Backend:
         self.leases = 0
         self.removed = False
         self.verify = verify
+        self.admin = AdminState.READY
+        self.health: Health = UNOBSERVED
+        self.usable = True
+        self.takes_pins = True
+        self.weight = float(address.weight)
 
     @property
     def is_full(self) -> bool:
@@ -34,27 +90,40 @@ class Backend:
     @property
     def is_available(self) -> bool:
         """Whether it may take work that could as well go elsewhere."""
-        return not self.removed and not self.is_full
+        return self.usable and not 0 < self.address.max_conns <= self.leases
 
     def __repr__(self) -> str:
         return f"<Backend {self.url} leases={self.leases}{' removed' if self.removed else ''}>"
 
 
+class Watcher(Protocol):
+    """Who wants to hear how work ended (a balancer)."""
+
+    def released(self, lease: "Lease", outcome: Outcome, seconds: float) -> None:
+        """``lease`` ended by ``outcome`` after ``seconds``; its backend's count is already down."""
+
+
 class Lease:
     """One unit of work in flight on a backend; `release` is the only way the count goes down."""
 
-    __slots__ = ("_held", "backend")
+    __slots__ = ("_held", "backend", "watcher")
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, watcher: Watcher | None = None) -> None:
         self.backend = backend
+        self.watcher = watcher
         self._held = True
         backend.leases += 1
 
-    def release(self) -> None:
-        """Give the unit back; a second call does nothing."""
+    def release(self, outcome: Outcome = Outcome.ABANDONED, seconds: float = 0.0) -> None:
+        """Give the unit back and tell the watcher how the work ended; a second call does nothing.
+
+        ``seconds`` is how long the server took (to its answer's head), 0 where nothing is known of it.
+        """
         if self._held:
             self._held = False
             self.backend.leases -= 1
+            if self.watcher is not None:
+                self.watcher.released(self, outcome, seconds)
 
 
 def fingerprint(address: Address) -> str:

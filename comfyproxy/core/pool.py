@@ -63,9 +63,12 @@ class Pool:
             backend.address = address
             backend.index = index
             backend.removed = False
+            backend.usable = True
+            backend.weight = float(address.weight)
             self._by_key[key] = backend
         for backend in former.values():
             backend.removed = True
+            backend.usable = False
         self._removed = former
         self.backends = tuple(self._by_key.values())
         self._forget_idle()

@@ -3,7 +3,7 @@
 import pytest
 
 from comfyproxy.core.addresses import Address
-from comfyproxy.core.backend import Backend, Lease, fingerprint
+from comfyproxy.core.backend import AdminState, Backend, Lease, Outcome, fingerprint
 
 
 def backend(max_conns: int = 0) -> Backend:
@@ -47,11 +47,40 @@ def test_backend_is_full_at_its_limit_and_free_again_below() -> None:
     assert one.is_available
 
 
-def test_removed_backend_is_not_available() -> None:
+def test_backend_begins_ready_and_usable_with_its_own_weight() -> None:
+    one = Backend(Address("http", "gpu1", 8188, weight=3))
+    assert (one.admin, one.usable, one.takes_pins, one.weight) == (AdminState.READY, True, True, 3.0)
+    assert not one.health.is_down
+
+
+def test_backend_that_is_not_usable_is_not_available_and_not_full() -> None:
     one = backend()
-    one.removed = True
+    one.usable = False
     assert not one.is_available
     assert not one.is_full
+
+
+class Heard:
+    def __init__(self) -> None:
+        self.ends: list[tuple[Lease, Outcome, float, int]] = []
+
+    def released(self, lease: Lease, outcome: Outcome, seconds: float) -> None:
+        self.ends.append((lease, outcome, seconds, lease.backend.leases))
+
+
+def test_watcher_hears_once_how_the_work_ended_and_the_count_is_down_by_then() -> None:
+    one, heard = backend(), Heard()
+    lease = Lease(one, heard)
+    lease.release(Outcome.ANSWERED, 0.25)
+    lease.release(Outcome.LOST)
+    assert heard.ends == [(lease, Outcome.ANSWERED, 0.25, 0)]
+
+
+def test_release_without_an_outcome_says_nothing_of_the_server() -> None:
+    one, heard = backend(), Heard()
+    lease = Lease(one, heard)
+    lease.release()
+    assert heard.ends == [(lease, Outcome.ABANDONED, 0.0, 0)]
 
 
 @pytest.mark.parametrize(
