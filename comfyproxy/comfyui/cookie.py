@@ -12,7 +12,6 @@ start only links to the page are let through. It lives as long as the browser's 
 import re
 
 from comfyproxy.core.backend import Backend
-from comfyproxy.core.http1 import RequestHead
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _PATH = re.compile(r"/[!-:<-~]*")
@@ -34,12 +33,11 @@ class BackendCookie:
         # The comma joins repeated Cookie fields (`Head.notable`); no value of ours has one.
         self._pattern = re.compile(rb"(?:^|[;,])[ \t]*" + re.escape(self._name) + rb"=([^;,]*)")
 
-    def fingerprints(self, head: RequestHead) -> list[str]:
-        """What the request's cookies of this name say, as browsers send them: longest path first."""
-        cookies = head.notable.get(b"cookie")
+    def fingerprints(self, cookies: bytes | None) -> tuple[str, ...]:
+        """What those of this name say in a value of ``Cookie``, as browsers send them: longest path first."""
         if cookies is None or self._name not in cookies:
-            return []
-        return [value.strip(b' \t"').decode("latin-1") for value in self._pattern.findall(cookies)]
+            return ()
+        return tuple(value.strip(b' \t"').decode("latin-1") for value in self._pattern.findall(cookies))
 
     def line(self, backend: Backend) -> bytes:
         """The field line that makes a browser stay with ``backend``."""

@@ -5,7 +5,7 @@ from functools import lru_cache, partial
 from os import urandom
 
 from comfyproxy.comfyui.affinity import AffinityTable
-from comfyproxy.comfyui.claims import Claims, read_claims
+from comfyproxy.comfyui.claims import Sender, read_claims, read_sender, wants_cookie
 from comfyproxy.comfyui.cookie import BackendCookie
 from comfyproxy.comfyui.files import MAX_ANSWER, files_told, files_wanted
 from comfyproxy.comfyui.identity import Random, mint_client_id, mint_prompt_id
@@ -16,12 +16,14 @@ from comfyproxy.comfyui.wire import (
     SUBMISSION,
     Document,
     client_named,
+    names_nothing,
     prompts_named,
     read_object,
     with_client,
     with_prompt_id,
 )
 from comfyproxy.core.backend import Backend
+from comfyproxy.core.fields import KEPT_BLOCKS
 from comfyproxy.core.http1 import KEPT_HEADS, RequestHead, ResponseHead
 from comfyproxy.core.pool import Pool
 from comfyproxy.core.routing import Decision, Default, NeedBody, Pin, Rewrite, Router, Search
@@ -107,14 +109,16 @@ class ClientRouter:
         self._clients = AffinityTable(pool)
         self._prompts = AffinityTable(pool)
         self._files = AffinityTable(pool)
-        self._claims = lru_cache(KEPT_HEADS)(partial(read_claims, cookie=self._cookie))
+        self._claims = lru_cache(KEPT_HEADS)(read_claims)
+        self._sender = lru_cache(KEPT_BLOCKS)(partial(read_sender, cookie=self._cookie))
         self._parsed: tuple[bytes, Document | None] | None = None
 
     def route(self, head: RequestHead, body: bytes | None, now: float) -> Decision:
         """Where this request belongs, once its body is known if its endpoint has identities there."""
+        sender = self._sender(head.block)
+        if sender.is_from_here and names_nothing(head):
+            return _ANY if not sender.backends else self._at_home_or_any(sender)
         claims = self._claims(head)
-        if claims.nothing:
-            return _ANY
         if claims.refusal is not None:
             return claims.refusal
         endpoint = claims.endpoint
@@ -127,7 +131,7 @@ class ClientRouter:
             return Pin(owner, strict=True)
         home = owner if client is None else self._clients.find(client, now)
         if home is None:
-            home = self._named_by_cookie(claims)
+            home = self._named_by_cookie(sender)
         if home is None and document is not None and endpoint is SUBMISSION:
             home = self._owner_of_inputs(document, now)
         if home is not None:
@@ -141,8 +145,12 @@ class ClientRouter:
                 return backend
         return None
 
-    def _named_by_cookie(self, claims: Claims) -> Backend | None:
-        for fingerprint in claims.backends:
+    def _at_home_or_any(self, sender: Sender) -> Decision:
+        home = self._named_by_cookie(sender)
+        return _ANY if home is None else Pin(home)
+
+    def _named_by_cookie(self, sender: Sender) -> Backend | None:
+        for fingerprint in sender.backends:
             if (backend := self._pool.find(fingerprint)) is not None:
                 return backend
         return None
@@ -154,9 +162,9 @@ class ClientRouter:
 
     def place(self, head: RequestHead, body: bytes | None, backend: Backend, now: float) -> Rewrite | None:
         """Bind the request's ids to ``backend``, mint those that it lacks, and give a browser its cookie."""
+        if names_nothing(head):
+            return Rewrite(answer_fields=self._cookie_line(backend)) if self._is_due(head, backend) else None
         claims = self._claims(head)
-        if claims.nothing:
-            return None
         endpoint = claims.endpoint
         document = self._document(body)
         self._parsed = None
@@ -174,12 +182,24 @@ class ClientRouter:
                 new_body = with_prompt_id(body, document, mint_prompt_id(backend.fingerprint, self._random))
         # A look at an old prompt elsewhere does not move the browser away from its WebSocket.
         visits = bool(prompts) and endpoint is not SUBMISSION
-        wants_cookie = not visits and _is_due(claims, backend)
-        fields = b"%b\r\n" % self._cookie.line(backend) if wants_cookie else b""
+        fields = self._cookie_line(backend) if not visits and self._is_due(head, backend) else b""
         watch = MAX_ANSWER if claims.uploads or (visits and head.method == b"GET") else 0
         if target is None and new_body is None and not fields and not watch:
             return None
         return Rewrite(target, new_body, fields, watch)
+
+    def _is_due(self, head: RequestHead, backend: Backend) -> bool:
+        """Whether to set the cookie: with a page, with a WebSocket, or in place of one that is out of date.
+
+        Nothing else gets one, so that API clients rotate whether they keep cookies or not.
+        """
+        sender = self._sender(head.block)
+        if sender.backends:
+            return backend.fingerprint not in sender.backends
+        return wants_cookie(head, sender)
+
+    def _cookie_line(self, backend: Backend) -> bytes:
+        return b"%b\r\n" % self._cookie.line(backend)
 
     def learn(self, answer: ResponseHead, body: bytes, backend: Backend, now: float) -> None:
         """Remember which files ``backend`` told of in an answer about a prompt, or about an upload."""
@@ -204,13 +224,3 @@ class ClientRouter:
             if (backend := self._prompts.find(prompt, now)) is not None:
                 return backend
         return None
-
-
-def _is_due(claims: Claims, backend: Backend) -> bool:
-    """Whether to set the cookie: with a page, with a WebSocket, or in place of one that is out of date.
-
-    Nothing else gets one, so that API clients rotate whether they keep cookies or not.
-    """
-    if claims.backends:
-        return backend.fingerprint not in claims.backends
-    return claims.wants_cookie

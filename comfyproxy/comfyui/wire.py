@@ -66,7 +66,21 @@ _BY_REQUEST = {
 _PROMPT_PATH = re.compile(rb"(?:/api)?/history/([^/]+)|(?:/api){1,2}/jobs/([^/]+)(?:/cancel)?")
 # aiohttp matches routes against the path decoded so far that no segment can change by it.
 _ENCODED = re.compile(rb"%(?!2[Ff]|25)([0-9A-Fa-f]{2})")
+_NAMING_TARGET = re.compile(rb"(?:/api){0,2}/(?:ws|history/|jobs/|view)|[^?]*%")
 _EMPTY_OBJECT = re.compile(rb"\{[ \t\r\n]*\}")
+
+
+def names_nothing(head: RequestHead) -> bool:
+    """Whether it is plain at once that ``head`` is a GET which names no client, prompt or file.
+
+    ``False`` says nothing. What a page asks for is mostly of this kind, each under a name of its own.
+    """
+    return (
+        head.method == b"GET"
+        and not head.body
+        and not head.upgrade
+        and _NAMING_TARGET.match(head.target) is None
+    )
 
 
 def find_endpoint(head: RequestHead) -> Endpoint:

@@ -7,7 +7,9 @@ so many.
 """
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 from comfyproxy.core.grammar import TEXT, TOKEN
 from comfyproxy.errors import ProtocolError
@@ -50,6 +52,7 @@ class FieldBlock:
     """
 
     __slots__ = (
+        "_first",
         "_passing",
         "close",
         "fields",
@@ -65,13 +68,14 @@ class FieldBlock:
         self.has_odd_names = has_odd_names
         self.fields: Fields = []
         self.notable: dict[bytes, bytes] = {}
-        self._passing: dict[frozenset[bytes], bytes] = {}
+        self._passing: dict[Any, bytes] = {}
         for line in raw.split(b"\r\n")[:-1]:
             name, _, value = line.partition(b":")
             name = name.lower()
             self.fields.append((name, line))
             if name in _NOTABLE:
                 self._note(name, value.strip(b" \t"))
+        self._first = dict(reversed(self.fields))
         self.is_ordinary = self.notable.keys() <= _ORDINARY
         self._read_connection(self.notable.get(b"connection", b""))
 
@@ -90,14 +94,36 @@ class FieldBlock:
         self.upgrade = b"upgrade" in options
         self.options = frozenset(options - _UNREMOVABLE - {b"close", b"keep-alive", b"upgrade", b"te", b""})
 
-    def passing(self, drop: frozenset[bytes]) -> bytes:
-        """The lines, each with its CRLF, without those that ``drop`` or ``Connection`` names."""
-        passing = self._passing.get(drop)
+    def value(self, name: bytes) -> bytes | None:
+        """The first field of that lower-case ``name``, trimmed, or ``None``."""
+        line = self._first.get(name)
+        return None if line is None else line[len(name) + 1 :].strip(b" \t")
+
+    def passing(self, drop: frozenset[bytes], cookies: Callable[[bytes], bytes] | None = None) -> bytes:
+        """The lines, each with its CRLF, without those that ``drop`` or ``Connection`` names.
+
+        ``cookies`` says what is left of the value of a ``Cookie``; a line of which nothing is left goes too.
+        """
+        key = drop if cookies is None else (drop, cookies)
+        passing = self._passing.get(key)
         if passing is None:
             drops = drop | self.options
-            passing = b"".join(line + b"\r\n" for name, line in self.fields if name not in drops)
-            self._passing[drop] = passing
+            lines = [line for name, line in self.fields if name not in drops]
+            if cookies is not None and b"cookie" in self.notable:
+                lines = [kept for line in lines if (kept := _cut(line, cookies))]
+            lines.append(b"")
+            self._passing[key] = passing = b"\r\n".join(lines)
         return passing
+
+
+def _cut(line: bytes, cookies: Callable[[bytes], bytes]) -> bytes:
+    if line[:7].lower() != b"cookie:":
+        return line
+    value = line[7:].strip(b" \t")
+    kept = cookies(value)
+    if kept == value:
+        return line
+    return b"%b %b" % (line[:7], kept) if kept else b""
 
 
 def read_fields(raw: bytes) -> FieldBlock | None:

@@ -10,7 +10,6 @@ from comfyproxy.core.routing import Router
 UPGRADE = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
 """The hop-by-hop lines of a WebSocket handshake, requests and answers alike (RFC 6455 section 4)."""
 
-_COOKIE = re.compile(rb"(?im)^(cookie:)[ \t]*(.*?)[ \t]*\r\n")
 _TRAILER = re.compile(rb"(?im)^trailer:.*\n")
 _TRAILERS = re.compile(rb"(?i)(?:^|,)[ \t]*trailers[ \t]*(?:,|;|$)")
 _NOTHING: frozenset[bytes] = frozenset()
@@ -38,9 +37,10 @@ def compose_request(
     which replaces the client's key and extensions.
     """
     drop = _drops(router, body is not None, len(handshake) > len(UPGRADE))
-    fields = forwarder.fields(head, drop)
+    cookies = router.cookies if router is not None and b"cookie" in head.notable else None
+    fields = forwarder.fields(head, drop, cookies)
     if handshake or not head.block.is_ordinary:
-        fields = _with_care(head, fields, router, handshake)
+        fields = _with_care(head, fields, handshake)
     if body is not None:
         fields += b"Content-Length: %d\r\n" % len(body)
     elif head.body == CHUNKED:
@@ -59,11 +59,9 @@ def _drops(
     return drop
 
 
-def _with_care(head: RequestHead, fields: bytes, router: Router | None, handshake: bytes) -> bytes:
+def _with_care(head: RequestHead, fields: bytes, handshake: bytes) -> bytes:
     """``fields`` of a request that has more than the ordinary ones."""
     notable = head.notable
-    if router is not None and b"cookie" in notable:
-        fields = _COOKIE.sub(lambda match: _cookie_line(match, router), fields)
     if b"max-forwards" in notable and head.method == b"OPTIONS":
         fields = with_fewer_forwards(fields)
     if handshake:
@@ -71,12 +69,6 @@ def _with_care(head: RequestHead, fields: bytes, router: Router | None, handshak
     if _TRAILERS.search(notable.get(b"te", b"")):
         return fields + b"Connection: TE\r\nTE: trailers\r\n"
     return fields
-
-
-def _cookie_line(match: re.Match[bytes], router: Router) -> bytes:
-    """A ``Cookie`` line without what is the proxy's own; nothing if nothing is left."""
-    value = router.cookies(match.group(2))
-    return b"%b %b\r\n" % (match.group(1), value) if value else b""
 
 
 def informational_fields(head: ResponseHead) -> bytes:

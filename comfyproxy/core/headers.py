@@ -6,6 +6,7 @@ in every spelling that a CGI-style backend could take for them.
 """
 
 import re
+from collections.abc import Callable
 
 from comfyproxy.core.fields import Fields
 from comfyproxy.core.http1 import RequestHead
@@ -59,7 +60,9 @@ class Forwarder:
         who = b"X-Forwarded-For: %b\r\nX-Real-IP: %b\r\nX-Forwarded-Proto: %b\r\n" % (peer, peer, scheme)
         self._ours = [b"%bVia: 1.%d %b\r\n" % (b"" if trusted else who, minor, name) for minor in (0, 1)]
 
-    def fields(self, head: RequestHead, drop: frozenset[bytes]) -> bytes:
+    def fields(
+        self, head: RequestHead, drop: frozenset[bytes], cookies: Callable[[bytes], bytes] | None = None
+    ) -> bytes:
         """The field lines to send upstream, ``Host`` and framing excepted, each with its CRLF.
 
         ``drop`` names further fields to cut.
@@ -70,7 +73,7 @@ class Forwarder:
         block = head.block
         if block.has_odd_names:
             drops = drops | disguises(block.fields)
-        passing = block.passing(drops) + self._ours[head.minor]
+        passing = block.passing(drops, cookies) + self._ours[head.minor]
         if self._trusted:
             return passing + self._extended(head)
         return b"%bX-Forwarded-Host: %b\r\n" % (passing, head.host) if head.host else passing

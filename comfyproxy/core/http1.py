@@ -6,7 +6,7 @@ re-cased, merged or re-ordered, and nothing is decoded.
 
 Where RFC 9112 lets a recipient choose between repairing and refusing, this refuses: bare CR or LF,
 folded lines, blanks before the colon, repeated or signed lengths, a length beside a transfer coding.
-Whatever is accepted here, h11 and llhttp accept with the same framing (``tests/core/test_http1_oracles.py``).
+Whatever is accepted here, h11 and llhttp accept with the same framing (``conformance/oracles.py``).
 
 Bodies are described by one number: a length, or `CHUNKED`, or `UNTIL_CLOSE`.
 """
@@ -67,10 +67,7 @@ class Head:
 
     def value(self, name: bytes) -> bytes | None:
         """The first field of that lower-case ``name``, trimmed, or ``None``."""
-        for field, line in self.block.fields:
-            if field == name:
-                return line[len(name) + 1 :].strip(b" \t")
-        return None
+        return self.block.value(name)
 
     def values(self, name: bytes) -> list[bytes]:
         """Every field of that lower-case ``name``, trimmed, in order."""
@@ -81,19 +78,16 @@ class RequestHead(Head):
     """A validated request head.
 
     ``target`` is the origin form as received (RFC 9112 section 3.2); an absolute form was split, its
-    authority being ``host``. ``body`` is a length (0 for none) or `CHUNKED`.
+    authority being ``host``. ``path`` is the target without its query, percent-encoding untouched. ``body``
+    is a length (0 for none) or `CHUNKED`.
     """
 
-    __slots__ = ("host", "method", "target")
+    __slots__ = ("host", "method", "path", "target")
 
     method: bytes
     target: bytes
+    path: bytes
     host: bytes
-
-    @property
-    def path(self) -> bytes:
-        """The target without its query, percent-encoding untouched."""
-        return self.target.partition(b"?")[0]
 
     @property
     def line(self) -> bytes:
@@ -149,6 +143,7 @@ def _parse_request(raw: bytes) -> RequestHead:
     head.method = method
     head.target = target
     _read_target(head)
+    head.path = head.target.partition(b"?")[0]
     head.body = _request_body(head)
     return head
 

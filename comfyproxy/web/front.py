@@ -98,6 +98,7 @@ class RequestFront:
         if retarget is not None and (target := retarget(request, head.target)) != head.target:
             head = copy(head)  # The parser may give the same one to others.
             head.target = target
+            head.path = target.partition(b"?")[0]
         forwarder = proxy.forwarder(self.peer, request.isSecure())
         exchange = self._exchange = Exchange(proxy, self, head, forwarder)
         self._begin(exchange)

@@ -94,6 +94,22 @@ def test_connection_is_read(
     )
 
 
+def test_the_first_field_of_a_name_has_its_value() -> None:
+    found = block(b"X-A: 1 ", b"x-a: 2", b"X-B:")
+    assert (found.value(b"x-a"), found.value(b"x-b"), found.value(b"x-c")) == (b"1", b"", None)
+
+
+def test_what_passes_of_cookies_can_be_told() -> None:
+    found = block(b"cookie: a=1; ours=2", b"X-A: ours=1", b"Cookie:\tours=3", b"COOKIE:b=4 ")
+    assert found.passing(frozenset(), _without_ours) == b"cookie: a=1\r\nX-A: ours=1\r\nCOOKIE:b=4 \r\n"
+    assert found.passing(frozenset((b"cookie",)), _without_ours) == b"X-A: ours=1\r\n"
+    assert found.passing(frozenset()).count(b"ours") == 3
+
+
+def _without_ours(value: bytes) -> bytes:
+    return b"; ".join(part for part in value.split(b"; ") if not part.startswith(b"ours"))
+
+
 def test_passing_leaves_out_what_is_dropped_or_named_by_connection() -> None:
     found = block(b"X-A: 1", b"Connection: X-Hop", b"x-hop: 2", b"X-B: 3", b"x-a: 4")
     without = frozenset((b"connection", b"x-b"))

@@ -118,7 +118,7 @@ def test_our_own_cookie_does_not_reach_a_backend(make_rig):
     lines = rig.backend.requests[0].split(b"\r\n")
     assert [line for line in lines if line.lower().startswith(b"cookie")] == [
         b"cookie: a=1; b=3",
-        b"Cookie: c=5",
+        b"Cookie:c=5",
     ]
 
 
