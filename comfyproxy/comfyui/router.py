@@ -112,11 +112,13 @@ class ClientRouter:
         self._claims = lru_cache(KEPT_HEADS)(read_claims)
         self._sender = lru_cache(KEPT_BLOCKS)(partial(read_sender, cookie=self._cookie))
         self._parsed: tuple[bytes, Document | None] | None = None
+        self._passed_over: RequestHead | None = None
 
     def route(self, head: RequestHead, body: bytes | None, now: float) -> Decision:
         """Where this request belongs, once its body is known if its endpoint has identities there."""
         sender = self._sender(head.block)
         if sender.is_from_here and names_nothing(head):
+            self._passed_over = head
             return _ANY if not sender.backends else self._at_home_or_any(sender)
         claims = self._claims(head)
         if claims.refusal is not None:
@@ -162,7 +164,7 @@ class ClientRouter:
 
     def place(self, head: RequestHead, body: bytes | None, backend: Backend, now: float) -> Rewrite | None:
         """Bind the request's ids to ``backend``, mint those that it lacks, and give a browser its cookie."""
-        if names_nothing(head):
+        if head is self._passed_over or names_nothing(head):
             return Rewrite(answer_fields=self._cookie_line(backend)) if self._is_due(head, backend) else None
         claims = self._claims(head)
         endpoint = claims.endpoint

@@ -36,7 +36,11 @@ def compose_request(
     the lines that ask for a WebSocket; more than `UPGRADE` means that this hop has a handshake of its own,
     which replaces the client's key and extensions.
     """
-    drop = _drops(router, body is not None, len(handshake) > len(UPGRADE))
+    drop = router.drop if router is not None else _NOTHING
+    if body is not None:
+        drop = drop | _OF_ANOTHER_BODY
+    if handshake and handshake != UPGRADE:
+        drop = drop | _HANDSHAKE
     cookies = router.cookies if router is not None and b"cookie" in head.notable else None
     fields = forwarder.fields(head, drop, cookies)
     if handshake or not head.block.is_ordinary:
@@ -46,17 +50,6 @@ def compose_request(
     elif head.body == CHUNKED:
         fields += b"Transfer-Encoding: chunked\r\n"
     return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b\r\n%b" % (head.method, target, host, fields, body or b"")
-
-
-def _drops(
-    router: Router | None, has_length_of_its_own: bool, has_handshake_of_its_own: bool
-) -> frozenset[bytes]:
-    drop = router.drop if router is not None else _NOTHING
-    if has_length_of_its_own:
-        drop = drop | _OF_ANOTHER_BODY
-    if has_handshake_of_its_own:
-        drop = drop | _HANDSHAKE
-    return drop
 
 
 def _with_care(head: RequestHead, fields: bytes, handshake: bytes) -> bytes:

@@ -49,7 +49,8 @@ class Deadlines:
             self._start()
         # The time of the last turn is up to a tick ago, so a deadline counts from the next one.
         watched.deadline = deadline = self._now + self._tick + seconds
-        if deadline < watched.slot:
+        # A slot comes up within a tick after the deadlines that wait in it.
+        if deadline < watched.slot - self._tick:
             self._wait(watched, deadline)
 
     @staticmethod
