@@ -16,6 +16,8 @@ AccessLog = Literal["none", "routing", "combined", "json"]
 
 DEFAULT_LISTEN = "tcp:8080:interface=127.0.0.1"
 DEFAULT_URL = "http://127.0.0.1:8188"
+DEFAULT_DRAIN_TIMEOUT = 30.0
+DEFAULT_RESOLVE_INTERVAL = 10.0
 DEFAULT_POOL = "default"
 DEFAULT_PLACEMENTS: Mapping[App, Placement] = {"comfyui": "client", "http": "request"}
 
@@ -42,6 +44,8 @@ class Timeouts:
     idle: float = 600
     keepalive: float = 75
     backend_keepalive: float = 55
+    websocket_ping: float = 25
+    websocket_dead: float = 75
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,11 @@ class RouteConfig:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All of it. Paths are absolute; ``access_log_file`` is ``-`` for the console."""
+    """All of it. Paths are absolute; ``access_log_file`` is ``-`` for the console.
+
+    ``drain_timeout`` and ``resolve_interval`` are in seconds. Without ``name_servers`` (IP address and
+    port) the system's are asked.
+    """
 
     pools: Mapping[str, PoolConfig]
     routes: tuple[RouteConfig, ...]
@@ -94,5 +102,8 @@ class Config:
     access_log_file: str = "-"
     debug: bool = False
     plain_io: bool = False
+    drain_timeout: float = DEFAULT_DRAIN_TIMEOUT
+    resolve_interval: float = DEFAULT_RESOLVE_INTERVAL
+    name_servers: tuple[tuple[str, int], ...] = ()
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)

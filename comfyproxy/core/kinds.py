@@ -7,7 +7,7 @@ so a kind has one parser for all of them.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(ms|s|m|h|d|)")
@@ -26,6 +26,7 @@ _FLAGS = {
     "0": False,
 }
 _ENDPOINT = re.compile(r"[A-Za-z][A-Za-z0-9+_-]*:.+")
+_NAME_SERVER = re.compile(r"(?:\[([0-9a-fA-F:]+)\]|([0-9.]+))(?::([0-9]{1,5}))?")
 _HOST_AND_PORT = re.compile(r"(?:(localhost|[0-9.]+|\[[0-9a-fA-F:]+\])?:)?([0-9]+)")
 
 
@@ -122,6 +123,25 @@ def _parse_endpoint(text: str) -> str:
     return text
 
 
+def _parse_name_server(text: str) -> tuple[str, int]:
+    found = _NAME_SERVER.fullmatch(text)
+    try:
+        host = str(ip_address((found[1] or found[2]) if found else text))
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is not a name server; write for example 10.0.0.53 or [::1]:8600"
+        ) from None
+    port = int(found[3] or 53) if found else 53
+    if not 0 < port < 65_536:
+        raise ValueError(f"{port} is not a port; there are those from 1 to 65535")
+    return host, port
+
+
+def _show_name_server(server: tuple[str, int]) -> str:
+    host, port = server
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def choice(*choices: str) -> Kind:
     """One of a few words."""
 
@@ -141,6 +161,7 @@ FILE = Kind("FILE", _parse_text, separator=";")
 DIRECTORY = Kind("DIR", _parse_text)
 ENDPOINT = Kind("ENDPOINT", _parse_endpoint, separator=";")
 NETWORK = Kind("NETWORK", _parse_network, separator="[,;]")
+NAME_SERVER = Kind("ADDRESS", _parse_name_server, _show_name_server, separator="[,;]")
 DURATION = Kind("TIME", _parse_duration, _show_duration)
 SIZE = Kind("SIZE", _parse_size, _show_size)
 BOUND = Kind("SIZE", _parse_bound, _show_size)

@@ -17,6 +17,7 @@ from comfyproxy.core.config import (
     Timeouts,
 )
 from comfyproxy.core.diagnostics import ConfigWarning, Place
+from comfyproxy.core.options import TIMEOUT_OPTIONS
 from comfyproxy.core.settings import Given, Layer, Settings
 from comfyproxy.core.tapconf import TapConf
 from comfyproxy.core.urls import parse_url
@@ -64,6 +65,9 @@ def load(layers: Sequence[Layer], tap_conf: TapConf, files: Files) -> Loaded:
         access_log_file=_access_log_file(settings),
         debug=settings.value("debug"),
         plain_io=settings.value("plain_io"),
+        drain_timeout=settings.value("drain_timeout"),
+        resolve_interval=settings.value("resolve_interval"),
+        name_servers=settings.value("name_server"),
         timeouts=_timeouts(settings),
         limits=_limits(settings),
     )
@@ -195,7 +199,7 @@ def _access_log_file(settings: Settings) -> str:
 
 
 def _timeouts(settings: Settings) -> Timeouts:
-    return Timeouts(**{one.name: settings.value(f"{one.name}_timeout") for one in fields(Timeouts)})
+    return Timeouts(**{name: settings.value(option.key) for name, option in TIMEOUT_OPTIONS.items()})
 
 
 def _limits(settings: Settings) -> Limits:

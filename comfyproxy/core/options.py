@@ -6,11 +6,18 @@ The command line (``comfyproxy`` and ``twistd comfyproxy``), the environment, ``
 """
 
 from argparse import ArgumentParser, HelpFormatter
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
-from comfyproxy.core.config import DEFAULT_LISTEN, DEFAULT_URL, Limits, Timeouts
+from comfyproxy.core.config import (
+    DEFAULT_DRAIN_TIMEOUT,
+    DEFAULT_LISTEN,
+    DEFAULT_RESOLVE_INTERVAL,
+    DEFAULT_URL,
+    Limits,
+    Timeouts,
+)
 from comfyproxy.core.kinds import (
     BOUND,
     COUNT,
@@ -19,6 +26,7 @@ from comfyproxy.core.kinds import (
     ENDPOINT,
     FILE,
     FLAG,
+    NAME_SERVER,
     NETWORK,
     SERVER_LIST,
     SIZE,
@@ -136,6 +144,21 @@ OPTIONS = (
     ),
     Option("tcp", SERVERS, FLAG, "balance plain TCP connections over tcp:// servers", False),
     Option(
+        "resolve-interval",
+        SERVERS,
+        DURATION,
+        "that the addresses of a server's name are kept, or their TTL if that is less; 0: not at all",
+        DEFAULT_RESOLVE_INTERVAL,
+    ),
+    Option(
+        "name-server",
+        SERVERS,
+        NAME_SERVER,
+        "ask this name server, an IP address with or without a port, and not those of the system",
+        (),
+        repeatable=True,
+    ),
+    Option(
         "listen",
         CLIENTS,
         ENDPOINT,
@@ -217,6 +240,27 @@ OPTIONS = (
         "that a connection to a server is kept for reuse",
         _TIMEOUTS.backend_keepalive,
     ),
+    Option(
+        "websocket-ping",
+        TIMEOUTS,
+        DURATION,
+        "of a WebSocket peer's silence until it gets a ping; relayed WebSockets have TCP keep-alive instead",
+        _TIMEOUTS.websocket_ping,
+    ),
+    Option(
+        "websocket-dead",
+        TIMEOUTS,
+        DURATION,
+        "from that ping on without any sign of life until the peer counts as dead",
+        _TIMEOUTS.websocket_dead,
+    ),
+    Option(
+        "drain-timeout",
+        TIMEOUTS,
+        DURATION,
+        "for what runs to end once the proxy is told to stop; 0 cuts it off at once",
+        DEFAULT_DRAIN_TIMEOUT,
+    ),
     Option("max-head", LIMITS, BOUND, "bytes in all header fields of a message", _LIMITS.head),
     Option("max-line", LIMITS, BOUND, "bytes in a request line", _LIMITS.line),
     Option("max-fields", LIMITS, COUNT, "header fields in a message", _LIMITS.fields),
@@ -246,6 +290,11 @@ OPTIONS = (
 
 OPTION = {option.key: option for option in OPTIONS}
 """The options by key."""
+
+TIMEOUT_OPTIONS = {
+    one.name: OPTION.get(f"{one.name}_timeout") or OPTION[one.name] for one in fields(Timeouts)
+}
+"""The options that set the fields of `Timeouts`, by field."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -16,13 +16,13 @@
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
-from comfyproxy.core.config import DEFAULT_POOL, Timeouts
+from comfyproxy.core.config import DEFAULT_POOL
 from comfyproxy.core.diagnostics import Place, did_you_mean
 from comfyproxy.core.kinds import FLAG
-from comfyproxy.core.options import OPTION, OPTIONS, Option
+from comfyproxy.core.options import OPTIONS, TIMEOUT_OPTIONS, Option
 from comfyproxy.core.settings import Given, Layer, give
 from comfyproxy.core.tomllines import Path, statement_lines
 from comfyproxy.errors import ConfigError
@@ -36,7 +36,6 @@ _BYTE_ORDER_MARK = "\ufeff"
 _TOP_LEVEL = {option.key: option for option in OPTIONS if option.in_tap_conf}
 _OF_POOLS = {option.key: option for option in OPTIONS if option.for_pools}
 _OF_ROUTES = {option.key: option for option in OPTIONS if option.group == "pages"}
-_OF_TIMEOUTS = {one.name: OPTION[f"{one.name}_timeout"] for one in fields(Timeouts)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +144,7 @@ class _Reader:
             raise place.error(f"the route {prefix} leads to exactly one of pool, static and frontend")
         if pool is not None and not isinstance(pool, str):
             raise self._place(*path, "pool").error("pool takes the name of one of [pools]")
-        options = {**pages, **self._layer(timeouts, timeouts_path, _OF_TIMEOUTS)}
+        options = {**pages, **self._layer(timeouts, timeouts_path, TIMEOUT_OPTIONS)}
         return RouteTable(place, prefix.rstrip("/") or "/", pool, options)
 
     def _layer(

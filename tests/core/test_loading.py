@@ -8,6 +8,7 @@ from comfyproxy.core.addresses import Address
 from comfyproxy.core.config import BALANCED_PREFIXES, Config, Limits, RouteConfig, Timeouts
 from comfyproxy.core.diagnostics import Place
 from comfyproxy.core.loading import Loaded, load
+from comfyproxy.core.options import TIMEOUT_OPTIONS
 from comfyproxy.core.settings import CommandLine, command_line_layer
 from comfyproxy.core.tapconf import TapConf, parse_tap_conf
 from comfyproxy.errors import ConfigError
@@ -303,7 +304,10 @@ def test_every_other_option_finds_its_field() -> None:
             "access_log": "json",
             "access_log_file": "access.log",
             "debug": True,
-            **{f"{name}_timeout": f"{index}m" for index, name in enumerate(Timeouts.__slots__)},
+            **{option.key: f"{index}m" for index, option in enumerate(TIMEOUT_OPTIONS.values())},
+            "drain_timeout": "7m",
+            "resolve_interval": "8m",
+            "name_server": ["10.0.0.53", "[::1]:8600"],
             **{f"max_{name}": f"{index}" for index, name in enumerate(("head", "line", "fields", "body"), 1)},
             "max_servers": "5",
         }
@@ -318,7 +322,10 @@ def test_every_other_option_finds_its_field() -> None:
         access_log="json",
         access_log_file="/site/access.log",
         debug=True,
-        timeouts=Timeouts(0, 60, 120, 180, 240, 300, 360),
+        drain_timeout=420,
+        resolve_interval=480,
+        name_servers=(("10.0.0.53", 53), ("::1", 8600)),
+        timeouts=Timeouts(0, 60, 120, 180, 240, 300, 360, 420, 480),
         limits=Limits(1, 2, 3, 4, 5),
     )
 

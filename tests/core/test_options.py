@@ -8,7 +8,7 @@ import pytest
 
 from comfyproxy.core.config import Limits, Timeouts
 from comfyproxy.core.kinds import FLAG
-from comfyproxy.core.options import HELP_FORMATTER, OPTION, OPTIONS, Option, add_arguments
+from comfyproxy.core.options import HELP_FORMATTER, OPTION, OPTIONS, TIMEOUT_OPTIONS, Option, add_arguments
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_defaults_are_values_that_one_could_write(option: Option) -> None:
 @pytest.mark.parametrize("one", fields(Timeouts), ids=lambda one: one.name)
 def test_every_timeout_has_an_option_with_its_default(one: object) -> None:
     name = one.name  # type: ignore[attr-defined]
-    assert OPTION[f"{name}_timeout"].default == getattr(Timeouts(), name)
+    assert TIMEOUT_OPTIONS[name].default == getattr(Timeouts(), name)
 
 
 @pytest.mark.parametrize("one", fields(Limits), ids=lambda one: one.name)
