@@ -1,9 +1,9 @@
 """One exchange: a request finds its backend, and the answer its way back. The only file that knows the
 whole way.
 
-    front.begin ─▶ route ─▶ choose ─▶ connect ─▶ send ─▶ answer ─▶ front.finish
-                              ▲                    │
-                              └── another backend ◀┘  (nothing sent, or safe to send again)
+    front.begin ─▶ route ─▶ (gather body) ─▶ `Attempts` ─▶ send ─▶ answer ─▶ front.finish
+                                                 ▲                   │
+                                                 └── another one ◀───┘  (nothing answered, safe to send again)
 
 Both fronts, the daemon's `Downstream` and the resource for twisted.web, drive this and are driven by it
 through `Front`. Bodies stream: an exchange holds a piece only while there is no connection to send it on,
@@ -13,17 +13,14 @@ with the client paused, or when a router asked to see the whole.
 from typing import TYPE_CHECKING
 
 from comfyproxy.core.answers import choose_request_id
-from comfyproxy.core.backend import Backend, Lease
 from comfyproxy.core.chunked import LAST_CHUNK, encode_chunk
 from comfyproxy.core.forwarding import UPGRADE, answer_fields, compose_request, informational_fields
 from comfyproxy.core.headers import HOP_BY_HOP, Forwarder, refuse_early
 from comfyproxy.core.http1 import UNTIL_CLOSE, RequestHead, ResponseHead
-from comfyproxy.core.retries import explain, may_try_again
-from comfyproxy.core.routes import Route
 from comfyproxy.core.routing import NeedBody, Pin, Refuse, Rewrite, Search
 from comfyproxy.core.websocket import accepts, is_websocket_request
-from comfyproxy.errors import BackendError, BackendProtocolError, ConnectFailed, NoBackendAvailable
-from comfyproxy.proxy.connectors import Dialer
+from comfyproxy.errors import BackendProtocolError
+from comfyproxy.proxy.attempts import Attempts
 from comfyproxy.proxy.front import Front
 from comfyproxy.proxy.relay import Relay, Transport
 from comfyproxy.proxy.upstream import Upstream
@@ -35,38 +32,21 @@ if TYPE_CHECKING:
 _NO_CHANGE = Rewrite()
 
 
-class Exchange:
+class Exchange(Attempts):
     """One request and its answer.
 
     ``status`` and ``sent`` (octets of body, in the framing of the wire) are for the log, as is ``backend``.
     """
 
-    # What most exchanges never set is a default of the class: making one costs a microsecond less.
-    backend: Backend | None = None
     request_id = ""
-    route: Route | None = None
     sent = 0
-    status = 0
     upgrading = False
-    _body: bytes | None = None
-    _body_sent = False
     _bridge: "Bridge | None" = None
-    _dialed_at = 0.0
-    _dialed_for = 0.0
-    _dialer: Dialer | None = None
-    _failure: BackendError | None = None
     _gathered: list[bytes] | None = None
     _gathered_size = 0
-    _lease: Lease | None = None
     _limit = 0
     _pending: tuple[bytes, ...] = ()
-    _pinned: Backend | None = None
     _rechunk = False
-    _rewrite: Rewrite | None = None
-    _searching = False
-    _strict = False
-    _tried: tuple[Backend, ...] = ()
-    _upstream: Upstream | None = None
     _watched: tuple[ResponseHead, list[bytes]] | None = None
 
     def __init__(self, proxy: "Proxy", front: Front, head: RequestHead, forwarder: Forwarder) -> None:
@@ -157,47 +137,6 @@ class Exchange:
             self._gathered = None
             self._consult_router(self._body)
 
-    def _choose(self) -> None:
-        """Take a lease on the next backend and a connection to it."""
-        assert self.route is not None
-        balancer = self.route.balancer
-        pinned, self._pinned = self._pinned, None
-        try:
-            self._lease = Lease(pinned) if pinned is not None else balancer.choose(self._tried)
-        except NoBackendAvailable as error:
-            if self._failure is not None and self._failure.request_was_sent:
-                self._refuse_for(self._failure)
-            else:
-                self.refuse(error.status, str(error))
-            return
-        backend = self.backend = self._lease.backend
-        if balancer.router is not None:
-            now = self.proxy.reactor.seconds()
-            self._rewrite = balancer.router.place(self.head, self._body, backend, now)
-        self.proxy.log.routed(backend, len(balancer.pool))
-        self._connect(backend, fresh=False)
-
-    def _connect(self, backend: Backend, fresh: bool) -> None:
-        assert self.route is not None
-        connector = self.proxy.connector(backend)
-        upstream = None if fresh else connector.take_idle()
-        if upstream is not None:
-            self._send(upstream)
-        else:
-            self._dialed_at = self.proxy.reactor.seconds()
-            self._dialer = connector.dial(self, self.route.timeouts.connect)
-
-    def connection_ready(self, upstream: Upstream) -> None:
-        """The new connection that was asked for is there."""
-        self._dialer = None
-        self._send(upstream)
-
-    def connect_failed(self, error: ConnectFailed) -> None:
-        """The new connection that was asked for cannot be had."""
-        self._dialer = None
-        self._dialed_for += self.proxy.reactor.seconds() - self._dialed_at
-        self._attempt_failed(error)
-
     def _send(self, upstream: Upstream) -> None:
         assert self.route is not None
         self._upstream = upstream
@@ -258,17 +197,6 @@ class Exchange:
         if complete:
             self._finish()
 
-    def _search_on(self) -> bool:
-        """This backend does not have it: ask the next one; ``False`` when all were asked."""
-        assert self.route is not None and self.backend is not None
-        self._tried = (*self._tried, self.backend)
-        if not self.route.balancer.has_more(self._tried):
-            return False
-        self._drop_upstream()
-        self._release()
-        self._choose()
-        return True
-
     def answer_data(self, data: bytes, complete: bool) -> None:
         """More of the answer's body."""
         if complete:
@@ -320,52 +248,6 @@ class Exchange:
         self._upstream = None
         self._end()
 
-    def upstream_failed(self, error: BackendError) -> None:
-        """The connection in use failed before the answer was complete."""
-        assert self.backend is not None
-        upstream, self._upstream = self._upstream, None
-        if self.status:
-            self.proxy.note_failure(self.backend, error)
-            self._end()
-            self.front.abort()
-        elif upstream is not None and upstream.was_used and self._may_try_again(error):
-            # The backend closed the kept connection while our request was on its way (RFC 9112 section
-            # 9.3.1).
-            self._connect(self.backend, fresh=True)
-        else:
-            self._attempt_failed(error)
-
-    def _may_try_again(self, error: BackendError) -> bool:
-        return may_try_again(self.head, error, answered=bool(self.status), body_at_hand=not self._body_sent)
-
-    def _attempt_failed(self, error: BackendError) -> None:
-        assert self.backend is not None
-        self.proxy.note_failure(self.backend, error)
-        self._tried = (*self._tried, self.backend)
-        self._release()
-        # What killed two servers is not shown to a third.
-        is_fatal = error.request_was_sent and self._failure is not None and self._failure.request_was_sent
-        if self._failure is None or not self._failure.request_was_sent:
-            self._failure = error
-        if self._may_try_again(error) and not (self._strict or is_fatal or self._out_of_time()):
-            self._choose()
-        else:
-            self._refuse_for(error)
-
-    def _refuse_for(self, error: BackendError) -> None:
-        """Tell the client how the last attempt failed; what names servers is told only to who debugs."""
-        assert self.route is not None and self.backend is not None
-        waited = self.route.timeouts.response
-        status, message = explain(error, self.route.balancer.pool.name, waited, only_one=self._strict)
-        if self.proxy.debug:
-            message += f" ({self.backend.url}: {error})"
-        self.refuse(status, message)
-
-    def _out_of_time(self) -> bool:
-        """Whether connecting has taken long enough to tell the client instead."""
-        assert self.route is not None
-        return 0 < 3 * self.route.timeouts.connect < self._dialed_for
-
     def refuse(self, status: int, message: str) -> None:
         """Answer ``message`` ourselves."""
         self._drop_upstream()
@@ -395,14 +277,6 @@ class Exchange:
         self._drop_upstream()
         self._end()
 
-    def _drop_upstream(self) -> None:
-        dialer, self._dialer = self._dialer, None
-        if dialer is not None:
-            dialer.cancel()
-        upstream, self._upstream = self._upstream, None
-        if upstream is not None:
-            upstream.abort()
-
     def _finish(self) -> None:
         if self._watched is not None and self.backend is not None and self.route is not None:
             head, data = self._watched
@@ -415,11 +289,6 @@ class Exchange:
     def _end(self) -> None:
         self._release()
         self.proxy.log.finished(self)
-
-    def _release(self) -> None:
-        lease, self._lease = self._lease, None
-        if lease is not None:
-            lease.release()
 
     def pause_answer(self) -> None:
         """The client takes no more for now."""

@@ -6,12 +6,11 @@ from comfyproxy.core.balancer import Balancer
 from comfyproxy.core.config import Timeouts
 from comfyproxy.core.pool import Pool
 from comfyproxy.core.routes import Route, RouteTable
-from comfyproxy.core.routing import Default, Rewrite, Search
+from comfyproxy.core.routing import Default, Rewrite
 from comfyproxy.testing import ScriptedBackend, Step
 from comfyproxy.testing.rig import OK
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-MISSING = b"HTTP/1.1 404 Not Found\r\nContent-Length: 7\r\n\r\nmissing"
 
 
 def get(target: bytes, *fields: bytes) -> bytes:
@@ -120,49 +119,6 @@ def test_our_own_cookie_does_not_reach_a_backend(make_rig):
         b"cookie: a=1; b=3",
         b"Cookie:c=5",
     ]
-
-
-@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
-def test_a_search_goes_on_until_one_server_has_it(make_rig, method):
-    missing, found = (MISSING, OK) if method == b"GET" else (MISSING[:-7], OK[:-2])
-    rig = make_rig(answering(missing), answering(missing), answering(found), router=Router(Search()))
-    client = rig.ask(GET.replace(b"GET", method))
-    assert client.received.startswith(b"HTTP/1.1 200 OK\r\n")
-    assert b"missing" not in client.received
-    assert [len(backend.requests) for backend in rig.backends] == [1, 1, 1]
-    # The connections of those that did not have it are as good as ever.
-    assert [len(backend.open_connections) for backend in rig.backends] == [1, 1, 1]
-
-
-def test_a_search_that_nobody_ends_gives_the_last_404(make_rig):
-    rig = make_rig(answering(MISSING), answering(MISSING), router=Router(Search()))
-    client = rig.ask(GET)
-    assert client.received.startswith(b"HTTP/1.1 404 ")
-    assert client.received.endswith(b"missing")
-    assert [len(backend.requests) for backend in rig.backends] == [1, 1]
-    assert rig.leases == 0
-
-
-@pytest.mark.parametrize(
-    "answer", [b"HTTP/1.1 404 No\r\n\r\n", b"HTTP/1.1 404 No\r\nContent-Length: 999999\r\n\r\nlong"]
-)
-def test_a_search_does_not_wait_for_the_rest_of_a_404(make_rig, answer):
-    rig = make_rig(answering(answer), answering(OK), router=Router(Search()))
-    assert rig.ask(GET).received.endswith(b"ok")
-    assert rig.backends[0].open_connections == []
-
-
-def test_a_search_passes_over_servers_that_fail(make_rig):
-    dying = ScriptedBackend([Step(end="close")])
-    rig = make_rig(None, dying, answering(MISSING), answering(OK), router=Router(Search()))
-    assert rig.ask(GET).received.endswith(b"ok")
-
-
-def test_a_search_ends_with_any_other_answer(make_rig):
-    failed = b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n"
-    rig = make_rig(answering(failed), answering(OK), router=Router(Search()))
-    assert b" 500 Oh" in rig.ask(GET).received
-    assert rig.backends[1].requests == []
 
 
 @pytest.mark.parametrize("piece", [0, 1])
