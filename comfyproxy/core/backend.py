@@ -1,5 +1,6 @@
 """One server that requests are sent to, and the leases that count its work."""
 
+from dataclasses import dataclass
 from enum import Enum
 from hashlib import blake2b
 from typing import Protocol
@@ -37,6 +38,14 @@ class Outcome(Enum):
     """The client left or we gave up: nothing is known of the server by it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Ejection:
+    """A server is left out for ``seconds``, until the time ``until``, because its requests failed."""
+
+    until: float
+    seconds: float
+
+
 class Backend:
     """One server of a pool: its address (identity) and what is known of it (state).
 
@@ -45,7 +54,8 @@ class Backend:
     the work in flight. ``verify`` says whether its certificate must be good (``https``). ``removed`` says
     that a reload took it out: it gets no new clients and lives until its last lease ends.
 
-    ``admin`` is the operator's wish, ``health`` what was observed. The pool makes three plain attributes of
+    ``admin`` is the operator's wish, ``health`` what was observed; ``failures`` counts the requests that
+    failed in a row, for which it may be ``ejected``. The pool makes three plain attributes of
     them, which are read for every request: ``usable`` (it may get work that could as well go elsewhere),
     ``takes_pins`` (it may get work that only it can do) and ``weight`` (its share at the moment: that of its
     address, or less of it for a while after it came back).
@@ -55,6 +65,9 @@ class Backend:
         "address",
         "admin",
         "authority",
+        "ejected",
+        "ejection",
+        "failures",
         "fingerprint",
         "health",
         "index",
@@ -78,6 +91,9 @@ class Backend:
         self.verify = verify
         self.admin = AdminState.READY
         self.health: Health = UNOBSERVED
+        self.failures = 0
+        self.ejected = False
+        self.ejection: Ejection | None = None
         self.usable = True
         self.takes_pins = True
         self.weight = float(address.weight)

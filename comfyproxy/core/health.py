@@ -21,8 +21,8 @@ class Health:
     """The status of a server since ``since`` (seconds of the clock in use) and why, in a few words.
 
     ``known`` is false until the first observation of a server that is to be observed: such a server is DOWN
-    (nobody has seen it work), and the first observation alone decides. ``against`` counts the observations
-    in a row that speak against the status.
+    (nobody has seen it work), and the first observation alone decides; ``again`` says of it that it is not
+    new. ``against`` counts the observations in a row that speak against the status.
     """
 
     status: Status = Status.UP
@@ -30,6 +30,7 @@ class Health:
     since: float = 0.0
     known: bool = True
     against: int = 0
+    again: bool = False
 
     @property
     def is_down(self) -> bool:
@@ -45,9 +46,21 @@ class Health:
 UNOBSERVED = Health()
 
 
-def unknown(now: float) -> Health:
-    """The health of a server that is going to be observed and has not been yet."""
-    return Health(Status.DOWN, "not checked yet", now, known=False)
+def unknown(now: float, *, again: bool = False) -> Health:
+    """The health of a server that is going to be observed and has not been yet, or not since long."""
+    return Health(Status.DOWN, "not checked yet", now, known=False, again=again)
+
+
+RAMP_STEPS = 20
+"""In how many steps slow start raises the weight."""
+
+RAMP_START = 0.1
+"""The part of its weight that a server begins slow start with, as in Envoy."""
+
+
+def ramp(weight: int, elapsed: float, slow_start: float) -> float:
+    """The weight of a server ``elapsed`` seconds after it came back."""
+    return weight * min(1.0, max(RAMP_START, elapsed / slow_start))
 
 
 def observe(

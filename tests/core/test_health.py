@@ -2,7 +2,7 @@
 
 import pytest
 
-from comfyproxy.core.health import UNOBSERVED, Health, Status, observe, unknown
+from comfyproxy.core.health import UNOBSERVED, Health, Status, observe, ramp, unknown
 
 
 def run(health: Health, *oks: bool, rise: int = 2, fall: int = 3) -> tuple[Health, list[bool]]:
@@ -58,3 +58,13 @@ def test_starting_server_falls_like_one_that_is_up_and_successes_leave_it_starti
 def test_observations_that_agree_keep_reason_and_time_of_the_change() -> None:
     health, _ = run(Health(Status.UP, "answered", 0.5), True, True)
     assert health == Health(Status.UP, "answered", 0.5)
+
+
+def test_ramp_goes_from_a_tenth_to_the_whole_weight() -> None:
+    assert [ramp(10, elapsed, 20.0) for elapsed in (0.0, 1.0, 10.0, 20.0, 99.0)] == [
+        1.0,
+        1.0,
+        5.0,
+        10.0,
+        10.0,
+    ]
