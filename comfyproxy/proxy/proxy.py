@@ -1,7 +1,6 @@
 """What all connections of one running proxy share."""
 
 from email.utils import formatdate
-from ipaddress import ip_address, ip_network
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
@@ -12,9 +11,10 @@ from twisted.logger import Logger
 from comfyproxy.core.answers import Answer, make_answer
 from comfyproxy.core.backend import Backend
 from comfyproxy.core.config import Limits, Timeouts
-from comfyproxy.core.headers import Forwarder
+from comfyproxy.core.headers import WRITTEN, Forwarder
 from comfyproxy.core.http1 import RequestHead
 from comfyproxy.core.routes import RouteTable
+from comfyproxy.core.trust import Trust, plain_address
 from comfyproxy.errors import BackendError
 from comfyproxy.proxy.accesslog import AccessLog
 from comfyproxy.proxy.connectors import Connector
@@ -56,6 +56,7 @@ class Proxy:
         timeouts: Timeouts | None = None,
         log: AccessLog | None = None,
         trusted: tuple[str, ...] = (),
+        forwarding: tuple[str, ...] = WRITTEN,
         debug: bool = False,
         splices: bool = True,
     ) -> None:
@@ -71,6 +72,7 @@ class Proxy:
         self.connections: set[ClientConnection] = set()
         self.draining = False
         self.name = b"comfyproxy-" + token_hex(4).encode()
+        self.forwarding = forwarding
         self.trust(trusted)
         self._connectors: dict[Backend, Connector] = {}
         self._date = (-1, b"")
@@ -87,22 +89,12 @@ class Proxy:
 
     def forwarder(self, peer: str, secure: bool) -> Forwarder:
         """Writes the forwarding fields for requests of the client at ``peer``."""
-        return Forwarder(peer.encode(), b"https" if secure else b"http", self.name, self._trusts(peer))
+        scheme = b"https" if secure else b"http"
+        return Forwarder(plain_address(peer).encode(), scheme, self.name, self.trusted, self.forwarding)
 
     def trust(self, networks: tuple[str, ...]) -> None:
         """Believe forwarding fields from clients in ``networks`` (addresses or CIDR), and from no others."""
-        self._trusted = tuple(ip_network(network, strict=False) for network in networks)
-
-    def _trusts(self, peer: str) -> bool:
-        if not self._trusted:
-            return False
-        try:
-            address = ip_address(peer)
-        except ValueError:
-            return False
-        # A socket that listens on :: sees clients of IPv4 so.
-        address = getattr(address, "ipv4_mapped", None) or address
-        return any(address in network for network in self._trusted)
+        self.trusted = Trust(networks)
 
     def answer(
         self,

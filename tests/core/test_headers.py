@@ -6,14 +6,19 @@ from hypothesis import strategies as st
 
 from comfyproxy.core.headers import (
     HOP_BY_HOP,
+    WRITABLE,
+    WRITTEN,
     Forwarder,
     disguises,
     refuse_early,
     with_fewer_forwards,
 )
 from comfyproxy.core.http1 import RequestHead, parse_request_head, parse_response_head
+from comfyproxy.core.trust import Trust
 
 NOTHING: frozenset[bytes] = frozenset()
+PEER = b"192.0.2.7"
+FORWARDED = b'Forwarded: for=192.0.2.7;host="a.example";proto=http'
 OURS = [
     b"X-Forwarded-For: 192.0.2.7",
     b"X-Real-IP: 192.0.2.7",
@@ -28,7 +33,18 @@ def request(*lines: bytes, start: bytes = b"GET / HTTP/1.1", host: bytes = b"Hos
 
 
 def forwarded(head: RequestHead, *, trusted: bool = False, drop: frozenset[bytes] = NOTHING) -> list[bytes]:
-    return Forwarder(b"192.0.2.7", b"http", b"ours", trusted).fields(head, drop).split(b"\r\n")[:-1]
+    trust = Trust(["192.0.2.0/24"]) if trusted else None
+    return Forwarder(PEER, b"http", b"ours", trust).fields(head, drop).split(b"\r\n")[:-1]
+
+
+def written(head: RequestHead, *kinds: str, trusted: bool = False, peer: bytes = PEER) -> list[bytes]:
+    """The lines that reach the backend when these kinds of fields are written."""
+    trust = Trust(["192.0.2.0/24"]) if trusted else None
+    return Forwarder(peer, b"http", b"ours", trust, kinds).fields(head, NOTHING).split(b"\r\n")[:-1]
+
+
+def client(head: RequestHead, *kinds: str, trusted: tuple[str, ...] = ("192.0.2.0/24",)) -> bytes:
+    return Forwarder(PEER, b"http", b"ours", Trust(trusted), kinds or WRITTEN).client(head)
 
 
 def forwarded_values(head: RequestHead, name: bytes, *, trusted: bool) -> list[bytes]:
@@ -187,7 +203,7 @@ def test_trusted_proxy_is_extended() -> None:
         b"Forwarded: for=198.51.100.1",
         b"Via: 1.1 ours",
         b"X-Forwarded-For: 198.51.100.1, 203.0.113.5, 203.0.113.6, 192.0.2.7",
-        b"X-Real-IP: 198.51.100.1",
+        b"X-Real-IP: 203.0.113.6",
     ]
 
 
@@ -195,15 +211,154 @@ def test_trusted_proxy_that_says_nothing_is_spoken_for() -> None:
     assert forwarded(request(b"X-Forwarded-For:"), trusted=True) == [
         b"Via: 1.1 ours",
         b"X-Forwarded-For: 192.0.2.7",
-        b"X-Real-IP: 192.0.2.7",
         b"X-Forwarded-Proto: http",
         b"X-Forwarded-Host: a.example",
+        b"X-Real-IP: 192.0.2.7",
     ]
 
 
-def test_real_ip_behind_a_trusted_proxy_is_whom_that_proxy_saw() -> None:
-    head = request(b"X-Forwarded-For: 203.0.113.5 , 198.51.100.1 ")
+def test_real_ip_behind_trusted_proxies_is_the_first_that_is_not_one_of_them() -> None:
+    head = request(b"X-Forwarded-For: 203.0.113.5 , 198.51.100.1, 192.0.2.9 ")
     assert forwarded_values(head, b"x-real-ip", trusted=True) == [b"198.51.100.1"]
+
+
+def test_the_usual_fields_by_another_name_are_the_usual_fields() -> None:
+    assert written(request(), *reversed(WRITTEN)) == OURS
+
+
+@pytest.mark.parametrize(
+    ("kinds", "lines"),
+    [
+        ([], [b"Via: 1.1 ours"]),
+        (["x-real-ip"], [b"X-Real-IP: 192.0.2.7", b"Via: 1.1 ours"]),
+        (
+            ["x-forwarded"],
+            [
+                b"X-Forwarded-For: 192.0.2.7",
+                b"X-Forwarded-Proto: http",
+                b"Via: 1.1 ours",
+                b"X-Forwarded-Host: a.example",
+            ],
+        ),
+        (["forwarded"], [b"Via: 1.1 ours", FORWARDED]),
+        (WRITABLE, [*OURS, b"X-Forwarded-Port: 80", FORWARDED]),
+    ],
+)
+def test_a_backend_is_told_in_the_fields_that_are_asked_for(kinds: list[str], lines: list[bytes]) -> None:
+    told = [
+        b"X-Forwarded-For: 9.9.9.9",
+        b"X-Forwarded-Port: 9",
+        b"X-Real-IP: 9.9.9.9",
+        b"Forwarded: for=9.9.9.9",
+    ]
+    assert written(request(*told), *kinds) == lines
+
+
+@pytest.mark.parametrize(
+    ("kinds", "lines"),
+    [
+        ([], [b"X-Forwarded-For: 203.0.113.5", b"X-Real-IP: 203.0.113.5", b"Forwarded: for=203.0.113.5"]),
+        (
+            ["forwarded"],
+            [
+                b"X-Forwarded-For: 203.0.113.5",
+                b"X-Real-IP: 203.0.113.5",
+                b"Forwarded: for=203.0.113.5",
+                FORWARDED,
+            ],
+        ),
+        (
+            ["x-real-ip"],
+            [b"X-Forwarded-For: 203.0.113.5", b"Forwarded: for=203.0.113.5", b"X-Real-IP: 203.0.113.5"],
+        ),
+    ],
+)
+def test_what_is_not_written_passes_from_a_trusted_proxy_as_it_came(
+    kinds: list[str], lines: list[bytes]
+) -> None:
+    head = request(b"X-Forwarded-For: 203.0.113.5", b"X-Real-IP: 203.0.113.5", b"Forwarded: for=203.0.113.5")
+    assert [line for line in written(head, *kinds, trusted=True) if b"Via" not in line] == lines
+
+
+@pytest.mark.parametrize(
+    ("host", "lines", "trusted", "port"),
+    [
+        (b"a.example", [], False, b"80"),
+        (b"a.example:8080", [], False, b"8080"),
+        (b"[2001:db8::1]", [], False, b"80"),
+        (b"[2001:db8::1]:81", [], False, b"81"),
+        (b"a.example", [b"X-Forwarded-Proto: https"], False, b"80"),
+        (b"a.example", [b"X-Forwarded-Proto: https"], True, b"443"),
+        (b"a.example:8080", [b"X-Forwarded-Host: b.example:444"], True, b"444"),
+        (b"a.example", [b"X-Forwarded-Port: 4443"], True, b"4443"),
+    ],
+)
+def test_the_port_is_the_one_that_the_client_asked_at(
+    host: bytes, lines: list[bytes], trusted: bool, port: bytes
+) -> None:
+    found = written(request(*lines, host=b"Host: " + host), "x-forwarded-port", trusted=trusted)
+    assert [line for line in found if b"-Port" in line] == [b"X-Forwarded-Port: " + port]
+
+
+@pytest.mark.parametrize(
+    ("peer", "host", "line"),
+    [
+        (b"2001:db8::7", b"a", b'Forwarded: for="[2001:db8::7]";host="a";proto=http'),
+        (b"fe80::7%eth0", b"a", b'Forwarded: for="[fe80::7]";host="a";proto=http'),
+        (b"unknown", b"[::1]:80", b'Forwarded: for=unknown;host="[::1]:80";proto=http'),
+        (b"192.0.2.7", b"", b"Forwarded: for=192.0.2.7;proto=http"),
+    ],
+)
+def test_forwarded_quotes_what_is_no_token(peer: bytes, host: bytes, line: bytes) -> None:
+    assert written(request(host=b"Host: " + host), "forwarded", peer=peer)[-1] == line
+
+
+@pytest.mark.parametrize(
+    ("lines", "kinds", "found"),
+    [
+        ([], (), PEER),
+        ([b"X-Forwarded-For: 203.0.113.5, 198.51.100.1"], (), b"198.51.100.1"),
+        ([b"X-Forwarded-For: 203.0.113.5", b"X-Forwarded-For: 192.0.2.9"], (), b"203.0.113.5"),
+        ([b"X-Real-IP: 203.0.113.5"], (), b"203.0.113.5"),
+        ([b"X-Real-IP: 203.0.113.5", b"X-Forwarded-For: 198.51.100.1"], (), b"198.51.100.1"),
+        ([b"Forwarded: for=203.0.113.5"], (), PEER),
+        ([b"Forwarded: for=203.0.113.5"], ("forwarded",), b"203.0.113.5"),
+        ([b"Forwarded: for=203.0.113.5"], ("forwarded", "x-forwarded"), PEER),
+        ([b"X-Forwarded-For: 203.0.113.5"], ("forwarded",), PEER),
+    ],
+)
+def test_the_client_is_whom_trusted_proxies_name(
+    lines: list[bytes], kinds: tuple[str, ...], found: bytes
+) -> None:
+    assert client(request(*lines), *kinds) == found
+    assert client(request(*lines), *kinds, trusted=("10.0.0.0/8",)) == PEER
+
+
+def test_each_request_of_a_trusted_proxy_has_its_own_client() -> None:
+    forwarder = Forwarder(PEER, b"http", b"ours", Trust(["192.0.2.7"]))
+    heads = [request(b"X-Forwarded-For: 203.0.113.%d" % number) for number in (1, 2)]
+    assert [forwarder.client(head) for head in (*heads, heads[1], heads[0])] == [
+        b"203.0.113.1",
+        b"203.0.113.2",
+        b"203.0.113.2",
+        b"203.0.113.1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("told", "trusted", "scheme"),
+    [
+        (b"https", True, b"https"),
+        (b"HTTPS , http", True, b"https"),
+        (b"wss", True, b"http"),
+        (b"https", False, b"http"),
+    ],
+)
+def test_the_scheme_is_what_a_trusted_proxy_says(told: bytes, trusted: bool, scheme: bytes) -> None:
+    trust = Trust(["192.0.2.7"]) if trusted else None
+    forwarder = Forwarder(PEER, b"http", b"ours", trust)
+    assert forwarder.scheme(request(b"X-Forwarded-Proto: " + told)) == scheme
+    assert forwarder.scheme(request()) == b"http"
 
 
 def test_answer_keeps_its_fields_underscores_and_repeats() -> None:
