@@ -23,7 +23,8 @@ def statement_lines(text: str) -> dict[Path, int]:
         content = tomllib.loads(statement)
         if statement.lstrip().startswith("["):
             table = _table_path(content, arrays)
-            lines.setdefault(table, line)
+            for size in range(1, len(table) + 1):
+                lines.setdefault(table[:size], line)
         else:
             for path in _paths(content):
                 lines.setdefault(table + path, line)

@@ -1,0 +1,141 @@
+"""The table of targets, each with the inputs that it starts from."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from conformance.corpora import REQUESTS, RESPONSES, ROOT, VECTORS, cases
+from conformance.fuzzing import clients, configuration, messages, proxies
+
+FOUND = VECTORS / "fuzzing"
+"""Inputs that once failed a target, in a folder of its name; the tests run them for ever."""
+
+MAX_SEED = 4096
+
+
+@dataclass(frozen=True)
+class Target:
+    """One thing to fuzz: ``run`` fails by raising; ``words`` help the fuzzer to the grammar."""
+
+    run: Callable[[bytes], None]
+    seeds: Callable[[], Iterable[bytes]]
+    words: tuple[str, ...] = ()
+
+    @property
+    def meaning(self) -> str:
+        """What it says of itself, in one line."""
+        return (self.run.__doc__ or "").strip().splitlines()[0]
+
+
+def _requests() -> Iterable[bytes]:
+    return (case.raw for case in cases(*REQUESTS))
+
+
+def _answers() -> Iterable[bytes]:
+    methods = {"GET": b"\0", "HEAD": b"\1", "POST": b"\2"}
+    return (methods[case.method] + case.raw for case in cases(*RESPONSES))
+
+
+def _chunked() -> Iterable[bytes]:
+    messages = (case.raw for case in cases(*REQUESTS, *RESPONSES))
+    return (raw.partition(b"\r\n\r\n")[2] for raw in messages if b"chunked" in raw.lower())
+
+
+def _numbered(seeds: Callable[[], Iterable[bytes]], count: int) -> Callable[[], Iterable[bytes]]:
+    """``seeds`` behind an octet that says how they arrive."""
+    return lambda: (bytes([number % count]) + raw for number, raw in enumerate(seeds()))
+
+
+def _texts(*texts: str) -> Callable[[], Iterable[bytes]]:
+    return lambda: (text.encode() for text in texts)
+
+
+SERVERS = (
+    "http://server1:8188, http://server2:8188; server3",
+    "http://server[1-100]:8188",
+    "http://gpu[01-20].example:[8188-8190]",
+    "http://localhost[8188-8190]",
+    "http://192.168.1[1-50]:8188",
+    "http://[::1]:8188 weight=2 max_conns=8 name=gpu-a",
+    "https://a\ntcp://b:5432\n# all\nhttp://c:1 name=x # one\n",
+    "818[8-0]",
+)
+JSON = (
+    '["http://a:1", "http://b[1-3]:2; http://c"]',
+    '[{"url": "http://a:1", "weight": 2, "max_conns": 8, "name": "gpu-a"}, "b"]',
+    "[]",
+)
+TOML = (
+    'listen = "tcp:8080"\nurl = ["http://a:1", "http://b:[1-3]"]\n[timeouts]\nidle = "5m"\n',
+    '[pools.gpu]\nfile = "a.txt"\n[[routes]]\nprefix = "/"\npool = "gpu"\ntimeouts = { response = "2h" }\n',
+    'x = """\na""" # b\ny = [1,\n2]\n',
+)
+DOTENV = ("DEV_SERVER_COMFYUI_URL=http://a:1 # one\n", "export A='b\nc'\nD: \"\\n\"\nE=`f`\n")
+COOKIES = ("a=b; comfyproxy=0123; c=d", 'comfyproxy="x", comfyproxy=y')
+PROMPTS = ('{"prompt": {"1": {"class_type": "A"}}, "client_id": "c"}', '{"prompt_id": null}', " {}")
+HTTP_WORDS = (
+    *(
+        "Transfer-Encoding:",
+        "Content-Length:",
+        "Connection:",
+        "Upgrade:",
+        "Host:",
+        "Expect:",
+        "Max-Forwards:",
+    ),
+    *("chunked", "identity", "close", "keep-alive", "websocket", "100-continue", "HTTP/1.0", "HTTP/1.1"),
+    *("\r\n", "\r\n\r\n", "0\r\n\r\n", ";a=b", ';a="b"', "GET ", "HEAD ", "OPTIONS * ", "http://b/"),
+)
+LIST_WORDS = (
+    "http://",
+    "https://",
+    "tcp://",
+    "[1-3]",
+    "[01-10]",
+    "[::1]",
+    " weight=",
+    " max_conns=",
+    " name=",
+)
+TOML_WORDS = (
+    "[pools.a]",
+    "[[routes]]",
+    "url",
+    "file",
+    "listen",
+    "timeouts",
+    '"""',
+    "'''",
+    " = ",
+    "\n",
+    "prefix",
+)
+
+
+def _sample() -> Iterable[bytes]:
+    return [*_texts(*TOML)(), (ROOT / "tap.conf").read_bytes()]
+
+
+TARGETS = {
+    "request": Target(messages.request, _requests, HTTP_WORDS),
+    "answer": Target(messages.answer, _answers, HTTP_WORDS),
+    "chunked": Target(messages.chunked, _chunked, HTTP_WORDS[13:]),
+    "client": Target(proxies.client, _numbered(_requests, 12), HTTP_WORDS),
+    "backend": Target(proxies.backend, _numbered(_answers, 20), HTTP_WORDS),
+    "servers": Target(configuration.servers, _texts(*SERVERS), LIST_WORDS),
+    "server-list": Target(configuration.server_list, _texts(*SERVERS), LIST_WORDS),
+    "server-range": Target(configuration.server_range, _texts(*SERVERS), LIST_WORDS),
+    "server-json": Target(configuration.server_json, _texts(*JSON), LIST_WORDS),
+    "tap-conf": Target(configuration.tap_conf, _sample, TOML_WORDS),
+    "dot-env": Target(configuration.dot_env, _texts(*DOTENV)),
+    "claims": Target(
+        clients.claims, _requests, ("/ws?clientId=", "/history/", "/view?filename=", "Cookie: ")
+    ),
+    "cookie": Target(clients.cookie, _texts(*COOKIES), ("comfyproxy=",)),
+    "prompt": Target(clients.prompt, _texts(*PROMPTS), ('"prompt_id"', '"client_id"', "NaN")),
+}
+
+
+def seeds(name: str) -> list[bytes]:
+    """What a target starts from: its own inputs, and those that once failed it."""
+    found = [path.read_bytes() for path in sorted((FOUND / name).glob("*"))]
+    return [*(seed for seed in TARGETS[name].seeds() if len(seed) <= MAX_SEED), *found]
