@@ -13,11 +13,15 @@ App = Literal["comfyui", "http"]
 Placement = Literal["client", "request"]
 WebSocketMode = Literal["auto", "messages", "relay"]
 AccessLog = Literal["none", "routing", "combined", "json"]
+RequestIDs = Literal["errors", "servers", "answers"]
 
 DEFAULT_LISTEN = "tcp:8080:interface=127.0.0.1"
 DEFAULT_URL = "http://127.0.0.1:8188"
 DEFAULT_DRAIN_TIMEOUT = 30.0
 DEFAULT_RESOLVE_INTERVAL = 10.0
+DEFAULT_MAX_QUEUE = 1024
+DEFAULT_RETRIES = 10
+DEFAULT_RETRY_BUDGET = 0.2
 DEFAULT_POOL = "default"
 DEFAULT_PLACEMENTS: Mapping[App, Placement] = {"comfyui": "client", "http": "request"}
 
@@ -46,6 +50,8 @@ class Timeouts:
     backend_keepalive: float = 55
     websocket_ping: float = 25
     websocket_dead: float = 75
+    queue: float = 30
+    retry: float = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +67,26 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class PoolConfig:
-    """A named set of servers and how requests are spread over them."""
+    """A named set of servers and how requests are spread over them.
+
+    ``max_queue`` requests may wait for room, and ``retry_budget`` is a share of 1.
+    """
 
     name: str
     addresses: tuple[Address, ...]
     app: App = "comfyui"
     placement: Placement = "client"
     insecure_backends: bool = False
+    max_queue: int = DEFAULT_MAX_QUEUE
+    retry_budget: float = DEFAULT_RETRY_BUDGET
 
 
 @dataclass(frozen=True, slots=True)
 class RouteConfig:
     """Where requests under ``prefix`` go: a pool, the directory ``static`` or the server ``frontend``.
 
-    Exactly one of the three is set.
+    Exactly one of the three is set. ``retries`` counts the attempts after the first one; ``retry_on`` says
+    after which statuses, or after ``timeout``, a request that may be repeated goes to another server.
     """
 
     prefix: str
@@ -82,6 +94,8 @@ class RouteConfig:
     static: str | None = None
     frontend: Address | None = None
     timeouts: Timeouts = Timeouts()
+    retries: int = DEFAULT_RETRIES
+    retry_on: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +116,7 @@ class Config:
     access_log_file: str = "-"
     debug: bool = False
     plain_io: bool = False
+    request_ids: RequestIDs = "errors"
     drain_timeout: float = DEFAULT_DRAIN_TIMEOUT
     resolve_interval: float = DEFAULT_RESOLVE_INTERVAL
     name_servers: tuple[tuple[str, int], ...] = ()

@@ -15,6 +15,7 @@ _UNITS = {"ms": 0.001, "": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _SIZE = re.compile(r"([0-9]{1,12})(?:([KMG])(?:i?B)?)?", re.IGNORECASE)
 _MULTIPLES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _COUNT = re.compile(r"[0-9]{1,9}")
+_PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,2})?)%?")
 _FLAGS = {
     "true": True,
     "yes": True,
@@ -98,6 +99,19 @@ def _parse_count(text: str) -> int:
     return int(text)
 
 
+def _parse_number(text: str) -> int:
+    if not _COUNT.fullmatch(text):
+        raise ValueError(f"{text!r} is not a whole number from 0 to 999999999")
+    return int(text)
+
+
+def _parse_percent(text: str) -> float:
+    found = _PERCENT.fullmatch(text)
+    if not found or float(found[1]) > 100:
+        raise ValueError(f"{text!r} is not a share from 0% to 100%; write for example 20%")
+    return float(found[1]) / 100
+
+
 def _parse_network(text: str) -> str:
     try:
         return str(ip_network(text))
@@ -142,15 +156,15 @@ def _show_name_server(server: tuple[str, int]) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def choice(*choices: str) -> Kind:
-    """One of a few words."""
+def choice(*choices: str, separator: str = "") -> Kind:
+    """One of a few words; ``separator`` as in `Kind`."""
 
     def parse(text: str) -> str:
         if text not in choices:
             raise ValueError(f"{text!r} is not one of {', '.join(choices)}")
         return text
 
-    return Kind("|".join(choices), parse, choices=choices)
+    return Kind("|".join(choices), parse, separator=separator, choices=choices)
 
 
 FLAG = Kind("", _parse_flag, lambda value: "true" if value else "false")
@@ -166,3 +180,7 @@ DURATION = Kind("TIME", _parse_duration, _show_duration)
 SIZE = Kind("SIZE", _parse_size, _show_size)
 BOUND = Kind("SIZE", _parse_bound, _show_size)
 COUNT = Kind("COUNT", _parse_count)
+NUMBER = Kind("COUNT", _parse_number)
+"""A count that may be 0."""
+PERCENT = Kind("PERCENT", _parse_percent, lambda share: f"{share * 100:g}%")
+"""A share, as a fraction of 1."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Protocol
+from typing import Any, Protocol
 
 from comfyproxy.core.addresses import Address, Parsed, ServerList
 from comfyproxy.core.config import (
@@ -65,13 +65,14 @@ def load(layers: Sequence[Layer], tap_conf: TapConf, files: Files) -> Loaded:
         access_log_file=_access_log_file(settings),
         debug=settings.value("debug"),
         plain_io=settings.value("plain_io"),
+        request_ids=settings.value("request_id"),
         drain_timeout=settings.value("drain_timeout"),
         resolve_interval=settings.value("resolve_interval"),
         name_servers=settings.value("name_server"),
         timeouts=_timeouts(settings),
         limits=_limits(settings),
     )
-    return Loaded(config, (*warnings, *_unused_pools(tap_conf, config)))
+    return Loaded(config, (*warnings, *_without_effect(tap_conf), *_unused_pools(tap_conf, config)))
 
 
 def _unless_replaced(tap_conf: TapConf, stronger: Settings, warnings: list[ConfigWarning]) -> TapConf:
@@ -117,6 +118,8 @@ def _pool(name: str, settings: Settings, files: Files, warnings: list[ConfigWarn
         app=app,
         placement=settings.value("placement") or DEFAULT_PLACEMENTS[app],
         insecure_backends=settings.value("insecure_backends"),
+        max_queue=settings.value("max_queue"),
+        retry_budget=settings.value("retry_budget"),
     )
 
 
@@ -157,9 +160,7 @@ def _routes(
         )
     if page is None:
         return (_route("/", pools[0], settings, files),)
-    balanced = (
-        RouteConfig(prefix, pool=pools[0], timeouts=_timeouts(settings)) for prefix in BALANCED_PREFIXES
-    )
+    balanced = (RouteConfig(prefix, pool=pools[0], **_of_route(settings)) for prefix in BALANCED_PREFIXES)
     return (*balanced, _route("/", None, settings, files))
 
 
@@ -170,8 +171,17 @@ def _route(prefix: str, pool: str | None, settings: Settings, files: Files) -> R
         pool=pool,
         static=_directory(static, files) if static else None,
         frontend=_server(frontend) if frontend else None,
-        timeouts=_timeouts(settings),
+        **_of_route(settings),
     )
+
+
+def _of_route(settings: Settings) -> dict[str, Any]:
+    """What a route has wherever it leads."""
+    return {
+        "timeouts": _timeouts(settings),
+        "retries": settings.value("retries"),
+        "retry_on": settings.value("retry_on"),
+    }
 
 
 def _directory(given: Given, files: Files) -> str:
@@ -205,6 +215,12 @@ def _timeouts(settings: Settings) -> Timeouts:
 def _limits(settings: Settings) -> Limits:
     keys = {one.name: f"max_{one.name.removeprefix('max_')}" for one in fields(Limits)}
     return Limits(**{name: settings.value(key) for name, key in keys.items()})
+
+
+def _without_effect(tap_conf: TapConf) -> list[ConfigWarning]:
+    given = (route.options.get("head_timeout") for route in tap_conf.routes)
+    message = "head has no effect here: whose a request is, shows only when its head is there"
+    return [ConfigWarning(head.place, message) for head in given if head is not None]
 
 
 def _unused_pools(tap_conf: TapConf, config: Config) -> list[ConfigWarning]:

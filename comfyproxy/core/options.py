@@ -13,7 +13,10 @@ from typing import Any
 from comfyproxy.core.config import (
     DEFAULT_DRAIN_TIMEOUT,
     DEFAULT_LISTEN,
+    DEFAULT_MAX_QUEUE,
     DEFAULT_RESOLVE_INTERVAL,
+    DEFAULT_RETRIES,
+    DEFAULT_RETRY_BUDGET,
     DEFAULT_URL,
     Limits,
     Timeouts,
@@ -28,6 +31,8 @@ from comfyproxy.core.kinds import (
     FLAG,
     NAME_SERVER,
     NETWORK,
+    NUMBER,
+    PERCENT,
     SERVER_LIST,
     SIZE,
     URL,
@@ -41,6 +46,7 @@ HELP_FORMATTER = partial(HelpFormatter, max_help_position=36)
 VARIABLE_PREFIX = "COMFYPROXY_"
 
 SERVERS = "Servers"
+BALANCING = "Balancing"
 CLIENTS = "Clients"
 LOGGING = "Logging"
 TIMEOUTS = "Timeouts (0: none)"
@@ -53,7 +59,8 @@ class Option:
     """One option.
 
     ``default`` is None where nothing is the default, or where ``doc`` tells it. Options with the same
-    ``group`` are set together: when a source gives one of them, weaker sources give none.
+    ``group`` are set together: when a source gives one of them, weaker sources give none. ``for_pools`` and
+    ``for_routes`` say that a pool or a route of tap.conf may set it for itself.
     """
 
     name: str
@@ -65,6 +72,7 @@ class Option:
     repeatable: bool = False
     group: str = ""
     for_pools: bool = False
+    for_routes: bool = False
     in_tap_conf: bool = True
 
     @property
@@ -159,6 +167,40 @@ OPTIONS = (
         repeatable=True,
     ),
     Option(
+        "max-queue",
+        BALANCING,
+        NUMBER,
+        "requests that wait while all servers have max_conns of them; 0: none does",
+        DEFAULT_MAX_QUEUE,
+        for_pools=True,
+    ),
+    Option(
+        "retries",
+        BALANCING,
+        NUMBER,
+        "other servers that a request is tried on when one fails; 0: none",
+        DEFAULT_RETRIES,
+        for_routes=True,
+    ),
+    Option(
+        "retry-on",
+        BALANCING,
+        choice("502", "503", "504", "timeout", separator="[,;]"),
+        "take such an answer, or none in time, for a failure after which a GET or the like goes to another"
+        " server",
+        (),
+        repeatable=True,
+        for_routes=True,
+    ),
+    Option(
+        "retry-budget",
+        BALANCING,
+        PERCENT,
+        "of the requests may be sent a second time; three at a time always may",
+        DEFAULT_RETRY_BUDGET,
+        for_pools=True,
+    ),
+    Option(
         "listen",
         CLIENTS,
         ENDPOINT,
@@ -203,6 +245,13 @@ OPTIONS = (
         repeatable=True,
     ),
     Option(
+        "request-id",
+        CLIENTS,
+        choice("errors", "servers", "answers"),
+        "what carries an X-Request-ID: the proxy's own answers, requests to servers too, or all answers too",
+        "errors",
+    ),
+    Option(
         "access-log",
         LOGGING,
         choice("none", "routing", "combined", "json"),
@@ -239,6 +288,20 @@ OPTIONS = (
         DURATION,
         "that a connection to a server is kept for reuse",
         _TIMEOUTS.backend_keepalive,
+    ),
+    Option(
+        "queue-timeout",
+        TIMEOUTS,
+        DURATION,
+        "for a server to have room while all have max_conns requests",
+        _TIMEOUTS.queue,
+    ),
+    Option(
+        "retry-timeout",
+        TIMEOUTS,
+        DURATION,
+        "from a request's first failure on for another server to be tried",
+        _TIMEOUTS.retry,
     ),
     Option(
         "websocket-ping",
@@ -310,5 +373,5 @@ def add_arguments(parser: ArgumentParser) -> None:
         if option.kind is FLAG:
             shape = {"action": "store_true"}
         groups[option.section].add_argument(
-            f"--{option.name}", dest=option.key, default=None, help=option.help, **shape
+            f"--{option.name}", dest=option.key, default=None, help=option.help.replace("%", "%%"), **shape
         )

@@ -35,7 +35,8 @@ _BYTE_ORDER_MARK = "\ufeff"
 
 _TOP_LEVEL = {option.key: option for option in OPTIONS if option.in_tap_conf}
 _OF_POOLS = {option.key: option for option in OPTIONS if option.for_pools}
-_OF_ROUTES = {option.key: option for option in OPTIONS if option.group == "pages"}
+_PAGES = {option.key: option for option in OPTIONS if option.group == "pages"}
+_OF_ROUTES = _PAGES | {option.key: option for option in OPTIONS if option.for_routes}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class PoolTable:
 class RouteTable:
     """One of ``[[routes]]``: leads to a pool, or to ``static`` or ``frontend`` in ``options``.
 
-    Timeouts that it sets for itself are there too, under the keys of the options.
+    What it sets for itself is there too, timeouts under the keys of their options.
     """
 
     place: Place
@@ -139,12 +140,12 @@ class _Reader:
             )
         timeouts_path = (*path, "timeouts")
         timeouts = self._table(table.pop("timeouts", {}), timeouts_path)
-        pages = self._layer(table, path, _OF_ROUTES, "prefix", "pool", "timeouts")
-        if len(pages) + (pool is not None) != 1:
+        options = self._layer(table, path, _OF_ROUTES, "prefix", "pool", "timeouts")
+        if len(options.keys() & _PAGES) + (pool is not None) != 1:
             raise place.error(f"the route {prefix} leads to exactly one of pool, static and frontend")
         if pool is not None and not isinstance(pool, str):
             raise self._place(*path, "pool").error("pool takes the name of one of [pools]")
-        options = {**pages, **self._layer(timeouts, timeouts_path, TIMEOUT_OPTIONS)}
+        options = {**options, **self._layer(timeouts, timeouts_path, TIMEOUT_OPTIONS)}
         return RouteTable(place, prefix.rstrip("/") or "/", pool, options)
 
     def _layer(

@@ -228,10 +228,14 @@ file = "gpu.txt"
 url = "http://llm:8000"
 app = "http"
 insecure_backends = true
+max_queue = 0
+retry_budget = 100
 [[routes]]
 prefix = "/v1"
 pool = "llm"
 timeouts = { response = "2h" }
+retries = 1
+retry_on = ["503", "timeout"]
 [[routes]]
 prefix = "/"
 pool = "gpu"
@@ -253,12 +257,19 @@ class TestPoolsAndRoutes:
             False,
         )
         assert (llm.name, llm.app, llm.placement, llm.insecure_backends) == ("llm", "http", "request", True)
+        assert (gpu.max_queue, gpu.retry_budget, llm.max_queue, llm.retry_budget) == (1024, 0.2, 0, 1.0)
 
-    def test_routes_keep_their_order_and_have_timeouts_of_their_own(self) -> None:
+    def test_routes_keep_their_order_and_have_timeouts_and_retries_of_their_own(self) -> None:
         general = Timeouts(response=600)
         assert config({}, TWO_POOLS).timeouts == general
         assert config({}, TWO_POOLS).routes == (
-            RouteConfig("/v1", pool="llm", timeouts=Timeouts(response=7200)),
+            RouteConfig(
+                "/v1",
+                pool="llm",
+                timeouts=Timeouts(response=7200),
+                retries=1,
+                retry_on=("503", "timeout"),
+            ),
             RouteConfig("/", pool="gpu", timeouts=general),
         )
 
@@ -291,7 +302,11 @@ class TestPoolsAndRoutes:
     def test_a_pool_that_no_route_leads_to_is_told(self) -> None:
         tap_conf = TWO_POOLS + '[pools.spare]\nurl = "http://spare"\n'
         (warning,) = loaded({}, tap_conf).warnings
-        assert str(warning) == "tap.conf:16: no route leads to the pool spare"
+        assert str(warning) == "tap.conf:20: no route leads to the pool spare"
+
+    def test_a_timeout_that_counts_before_the_route_is_known_is_told(self) -> None:
+        (warning,) = loaded({}, TWO_POOLS + "timeouts = { head = 1 }\n").warnings
+        assert str(warning).startswith("tap.conf:20: head has no effect here")
 
 
 def test_every_other_option_finds_its_field() -> None:
@@ -300,6 +315,7 @@ def test_every_other_option_finds_its_field() -> None:
             "listen": ["tcp:80", "tcp6:80"],
             "websocket": "relay",
             "plain_io": True,
+            "request_id": "answers",
             "trusted_proxy": ["10.0.0.0/8"],
             "access_log": "json",
             "access_log_file": "access.log",
@@ -318,6 +334,7 @@ def test_every_other_option_finds_its_field() -> None:
         listen=("tcp:80", "tcp6:80"),
         websocket="relay",
         plain_io=True,
+        request_ids="answers",
         trusted_proxies=("10.0.0.0/8",),
         access_log="json",
         access_log_file="/site/access.log",
@@ -325,7 +342,7 @@ def test_every_other_option_finds_its_field() -> None:
         drain_timeout=420,
         resolve_interval=480,
         name_servers=(("10.0.0.53", 53), ("::1", 8600)),
-        timeouts=Timeouts(0, 60, 120, 180, 240, 300, 360, 420, 480),
+        timeouts=Timeouts(0, 60, 120, 180, 240, 300, 360, 420, 480, 540, 600),
         limits=Limits(1, 2, 3, 4, 5),
     )
 

@@ -49,6 +49,7 @@ def test_pools_and_routes_are_tables() -> None:
         'placement = "request"\n'
         '[pools.gpu]\nfile = "gpu.txt"\n[pools.llm]\nurl = "http://llm:8000"\napp = "http"\n'
         '[[routes]]\nprefix = "/v1/"\npool = "llm"\ntimeouts = { response = "2h", idle = 0 }\n'
+        'retries = 1\nretry_on = [503, "timeout"]\n'
         '[[routes]]\nprefix = "/"\npool = "gpu"\n'
         '[[routes]]\nprefix = "/ui"\nstatic = "dist"\n'
         '[[routes]]\nprefix = "/dev"\nfrontend = "http://localhost:5173"\n[routes.timeouts]\nhead = 5\n'
@@ -58,13 +59,22 @@ def test_pools_and_routes_are_tables() -> None:
         "llm": {"url": ("http://llm:8000",), "app": ("http",)},
     }
     assert [(route.prefix, route.pool, texts(route.options)) for route in conf.routes] == [
-        ("/v1", "llm", {"response_timeout": ("2h",), "idle_timeout": ("0",)}),
+        (
+            "/v1",
+            "llm",
+            {
+                "response_timeout": ("2h",),
+                "idle_timeout": ("0",),
+                "retries": ("1",),
+                "retry_on": ("503", "timeout"),
+            },
+        ),
         ("/", "gpu", {}),
         ("/ui", None, {"static": ("dist",)}),
         ("/dev", None, {"frontend": ("http://localhost:5173",), "head_timeout": ("5",)}),
     ]
     assert [str(table.place) for table in conf.pools.values()] == ["tap.conf:2", "tap.conf:4"]
-    assert [str(route.place) for route in conf.routes] == [f"tap.conf:{line}" for line in (7, 11, 14, 17)]
+    assert [str(route.place) for route in conf.routes] == [f"tap.conf:{line}" for line in (7, 13, 16, 19)]
 
 
 def test_routes_without_pools_may_lead_to_the_default_one() -> None:
