@@ -19,12 +19,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from comfyproxy.core.answers import Answer
-from comfyproxy.core.chunked import CHUNKED, ChunkedReader
+from comfyproxy.core.chunked import CHUNKED
 from comfyproxy.core.http1 import RequestHead, check_partial_head, parse_request_head
 from comfyproxy.errors import ProtocolError
 from comfyproxy.proxy.exchange import Exchange
 from comfyproxy.proxy.relay import RelayEnd, Transport
-from comfyproxy.proxy.splice import WORTHWHILE, Splice, can_splice
+from comfyproxy.proxy.uploads import Upload
 
 if TYPE_CHECKING:
     from comfyproxy.proxy.proxy import Proxy
@@ -48,8 +48,7 @@ class Downstream(RelayEnd):
         self._limits = proxy.limits
         self._exchange: Exchange | None = None
         self._held = b""
-        self._left = 0
-        self._chunks: ChunkedReader | None = None
+        self._upload: Upload | None = None
         self._keep = True
         self._lingering = False
         self._reading = False
@@ -57,7 +56,6 @@ class Downstream(RelayEnd):
         self._full = False
         self._head_began = False
         self._delimited = True
-        self._splice: Splice | None = None
         self.deadline = self.slot = inf
 
     def connectionMade(self) -> None:
@@ -72,15 +70,15 @@ class Downstream(RelayEnd):
     def dataReceived(self, data: bytes) -> None:
         if self._exchange is None:
             if self._full and not self._lingering:
-                self._hold(data)
+                self.hold(data)
             elif not self._lingering:
                 self._read_heads(self._held + data if self._held else data)
-        elif self._left or self._chunks is not None:
-            self._read_body(data)
+        elif self._upload is not None:
+            self._upload.feed(data)
         else:
-            self._hold(data)
+            self.hold(data)
 
-    def _hold(self, data: bytes) -> None:
+    def hold(self, data: bytes) -> None:
         """Keep what comes before its time: the next request, or the first octets of a tunnel."""
         self._held += data
         if len(self._held) > MAX_HELD and not self._held_back:
@@ -142,98 +140,49 @@ class Downstream(RelayEnd):
         self._proxy.deadlines.clear(self)
         self.takes_chunks = head.minor > 0
         self._keep = not head.close
-        body = head.body
         exchange = self._exchange = Exchange(self._proxy, self, head, self._forwarder)
-        if body == 0:
+        if head.body == 0:
             self._held = data
             exchange.begin()
+        else:
+            self._begin_with_body(exchange, head.body, data)
+
+    def _begin_with_body(self, exchange: Exchange, size: int, data: bytes) -> None:
+        """Start a request that has a body, or some of it, behind its head."""
+        if 0 < size <= len(data):
+            self._held = data[size:]
+            exchange.begin(data[:size], True)
             return
-        if body == CHUNKED:
-            # Set before the exchange begins: one that is refused at once leaves a body that nobody reads.
-            self._chunks = ChunkedReader(framed=True)
-            self._held = b""
+        self._held = b""
+        # It is there before the exchange begins: one that is refused at once leaves a body that nobody reads.
+        upload = self._upload = Upload(self, exchange, size if size == CHUNKED else size - len(data))
+        if size == CHUNKED:
             exchange.begin()
-            if self._exchange is exchange:
-                if exchange.gathers_body:
-                    self._chunks = ChunkedReader(framed=False)
-                self._proxy.deadlines.set(self, self._proxy.timeouts.body)
-                if data:
-                    self._read_body(data)
-            return
-        self._left = max(body - len(data), 0)
-        self._held = data[body:]
-        if self._left:
-            self._proxy.deadlines.set(self, self._proxy.timeouts.body)
-        exchange.begin(data[:body], not self._left)
+        else:
+            exchange.begin(data)
+        if self._upload is upload:
+            upload.start()
+            if size == CHUNKED and data:
+                upload.feed(data)
 
-    def _read_body(self, data: bytes) -> None:
-        exchange = self._exchange
-        assert exchange is not None
-        if self._chunks is not None:
-            self._read_chunks(exchange, self._chunks, data)
-            return
-        if len(data) > self._left:
-            self._hold(data[self._left :])
-            data = data[: self._left]
-        self._left -= len(data)
-        self._body_progress(not self._left)
-        exchange.body(data, not self._left)
-        if self._left >= WORTHWHILE and self._exchange is exchange:
-            self._try_splice(exchange)
+    def upload_complete(self) -> None:
+        """The request is here to its last octet."""
+        self._upload = None
 
-    def _try_splice(self, exchange: Exchange) -> None:
-        """Let the kernel move the rest of the body, if it can and nothing has to see it."""
-        sink = exchange.body_sink
-        if sink is None or self._splice is not None or not can_splice(self.transport, sink, self._left):
-            return
-        try:
-            self._splice = Splice(self.transport, sink, self._left, self._spliced, self._splice_ended)
-        except OSError:
-            # Out of descriptors: the copying way needs none.
-            return
+    def upload_failed(self, error: ProtocolError) -> None:
+        """The request's body breaks HTTP, or a limit; where the next request begins cannot be told."""
+        assert self._exchange is not None
+        self._keep = False
+        self._exchange.break_off(error.status, str(error))
 
-    def _spliced(self, count: int) -> None:
-        self._left -= count
-        self._body_progress(not self._left)
-        if self._exchange is not None:
-            self._exchange.note_body_progress()
-
-    def _splice_ended(self, left: int) -> None:
-        self._splice = None
-        if not left and self._exchange is not None:
-            self._exchange.body(b"", True)
-
-    def _stop_splice(self) -> None:
-        splice, self._splice = self._splice, None
-        if splice is not None:
-            splice.stop()
+    def upload_too_slow(self) -> None:
+        """The request's body does not come in time."""
+        self.upload_failed(ProtocolError(408, "The rest of the request's body did not come in time."))
 
     @property
     def body_sink(self) -> Transport:
         """Answers of known length may go straight to the connection."""
         return self.transport
-
-    def _read_chunks(self, exchange: Exchange, chunks: ChunkedReader, data: bytes) -> None:
-        try:
-            passed = chunks.feed(data)
-            if 0 < self._limits.body < chunks.payload:
-                raise ProtocolError(413, "The request's body is larger than this server takes.")
-        except ProtocolError as error:
-            self._keep = False
-            exchange.break_off(error.status, str(error))
-            return
-        if chunks.complete:
-            self._chunks = None
-            if chunks.rest:
-                self._hold(chunks.rest)
-        self._body_progress(chunks.complete)
-        exchange.body(passed, chunks.complete)
-
-    def _body_progress(self, complete: bool) -> None:
-        if complete:
-            self._proxy.deadlines.clear(self)
-        else:
-            self._proxy.deadlines.set(self, self._proxy.timeouts.body)
 
     def _refuse(self, error: ProtocolError, head: RequestHead | None = None) -> None:
         """Answer a request that could not even be read, or only its ``head`` could; nothing behind it can be
@@ -252,7 +201,7 @@ class Downstream(RelayEnd):
 
     def begin(self, status: int, reason: bytes, fields: bytes, data: bytes, delimited: bool) -> None:
         """Send the answer's head and the first octets of its body."""
-        if not delimited or self._proxy.draining or (status >= 300 and self._is_unread):
+        if not delimited or self._proxy.draining or (status >= 300 and self._upload is not None):
             self._keep = False
         self._delimited = delimited
         if not self._keep:
@@ -267,11 +216,8 @@ class Downstream(RelayEnd):
 
     def finish(self) -> None:
         """The answer is out: close, or take the next request."""
-        self._stop_splice()
-        unread = self._is_unread
+        unread = self._drop_upload()
         self._exchange = None
-        self._left = 0
-        self._chunks = None
         if unread or (not self._keep and self._held):
             self._linger()
         elif not self._keep:
@@ -294,7 +240,7 @@ class Downstream(RelayEnd):
 
     def abort(self) -> None:
         """Cut the connection so that the client can tell that the answer is not complete."""
-        self._stop_splice()
+        self._drop_upload()
         self._exchange = None
         self._keep = False
         if self._delimited:
@@ -304,7 +250,7 @@ class Downstream(RelayEnd):
 
     def answer(self, answer: Answer) -> None:
         """Send an answer of the proxy's own."""
-        if self._is_unread:
+        if self._upload is not None:
             self._keep = False
         self._send_answer(answer, self._exchange.head if self._exchange is not None else None)
         self.finish()
@@ -313,22 +259,25 @@ class Downstream(RelayEnd):
         body = b"" if head is not None and head.method == b"HEAD" else answer.body
         self.begin(answer.status, answer.reason, answer.fields, body, True)
 
-    @property
-    def _is_unread(self) -> bool:
-        """Whether some of the request's body is still to come."""
-        return self._left > 0 or self._chunks is not None
+    def _drop_upload(self) -> bool:
+        """Want no more of the request's body; whether some of it is still to come."""
+        upload, self._upload = self._upload, None
+        if upload is not None:
+            upload.stop()
+        return upload is not None
 
     def pause_body(self) -> None:
         """Read no more from the client until `resume_body`."""
-        if self._left or self._chunks is not None:
-            self._proxy.deadlines.clear(self)
+        if self._upload is not None:
+            self._upload.pause()
             self.transport.pauseProducing()
 
     def resume_body(self) -> None:
         """Read on."""
-        if self._left or self._chunks is not None:
-            self._proxy.deadlines.set(self, self._proxy.timeouts.body)
-        if not self._held_back and self._splice is None:
+        upload = self._upload
+        if upload is not None:
+            upload.resume()
+        if not self._held_back and (upload is None or not upload.is_spliced):
             self.transport.resumeProducing()
 
     def tunnel(self, fields: bytes) -> tuple[RelayEnd, bytes]:
@@ -368,15 +317,8 @@ class Downstream(RelayEnd):
             self._close()
 
     def deadline_passed(self) -> None:
-        exchange = self._exchange
         if self._lingering:
             self.transport.abortConnection()
-        elif self._splice is not None and self._splice.waits_for_sink:
-            # It is the backend that is slow, which has a time of its own.
-            self._body_progress(complete=False)
-        elif exchange is not None:
-            self._keep = False
-            exchange.break_off(408, "The rest of the request's body did not come in time.")
         elif self._held and not self._full:
             self._refuse(ProtocolError(408, "The rest of the request did not come in time."))
         else:
@@ -393,7 +335,7 @@ class Downstream(RelayEnd):
             self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._stop_splice()
+        self._drop_upload()
         self._proxy.connections.discard(self)
         self._proxy.deadlines.forget(self)
         exchange, self._exchange = self._exchange, None

@@ -15,7 +15,7 @@ from comfyproxy.core.config import Timeouts
 from comfyproxy.core.pool import Pool
 from comfyproxy.core.routes import Route, RouteTable
 from comfyproxy.core.routing import Router
-from comfyproxy.proxy import downstream, splice, upstream
+from comfyproxy.proxy import splice, uploads, upstream
 from comfyproxy.proxy.accesslog import FORMATS
 from comfyproxy.proxy.deadlines import Deadlines
 from comfyproxy.proxy.listeners import HTTPListener
@@ -238,7 +238,7 @@ class Spliced:
                 super().__init__(source, sink, octets, noted, ended)
                 made.append(self)
 
-        for module in (upstream, downstream):
+        for module in (upstream, uploads):
             monkeypatch.setattr(module, "Splice", Noted)
 
     @property

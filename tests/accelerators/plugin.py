@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from comfyproxy.proxy import downstream, splice, upstream
+from comfyproxy.proxy import splice, uploads, upstream
 from comfyproxy.testing import rig
 from tests.accelerators.memory_kernel import EagerMemoryConnection, Kernel, SplicingNetwork
 
@@ -29,7 +29,7 @@ def accelerators(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     else:
         monkeypatch.setattr(rig, "MemoryNetwork", partial(SplicingNetwork, kernel))
         monkeypatch.setattr(splice, "os", kernel)
-        for module in (splice, upstream, downstream):
+        for module in (splice, upstream, uploads):
             monkeypatch.setattr(module, "WORTHWHILE", 1)
     yield
     while splice._spare:
