@@ -23,18 +23,18 @@ REASONS = {
 class EjectionRules:
     """When a server is left out: after ``failures`` in a row (0: never), for ``seconds`` the first time.
 
-    Each further time takes twice as long, up to ``longest`` seconds. At most ``share`` percent of a pool
-    are out at once, but one may always be, unless it is the only one.
+    Each further time takes twice as long, up to ``longest`` seconds. At most the share ``share`` (of
+    1) of a pool is out at once, but one server may always be, unless it is the only one.
     """
 
     failures: int = 5
     seconds: float = 10.0
     longest: float = 300.0
-    share: int = 50
+    share: float = 0.5
 
     def allow(self, ejected: int, size: int) -> bool:
         """Whether one more of ``size`` servers may be left out while ``ejected`` are."""
-        return size > 1 and ejected < max(1, size * self.share // 100)
+        return size > 1 and ejected < max(1, int(size * self.share))
 
 
 NEVER = EjectionRules(failures=0)

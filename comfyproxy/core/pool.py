@@ -30,15 +30,16 @@ class HealthRules:
     """When a pool takes a server for dead or alive, and what it does then.
 
     ``probed`` says that somebody observes the servers: one that was never seen to work is not up then.
-    ``rise`` and ``fall`` are those of `observe`. Where fewer than ``panic`` percent of the servers are up,
-    the observations are not believed and all of them get work (0: that never happens). A server that came
-    back gets its share little by little in ``slow_start`` seconds. ``ejection`` is for requests that fail.
+    ``rise`` and ``fall`` are those of `observe`. Where fewer than the share ``panic`` of the servers are up
+    (a share of 1), the observations are not believed and all of them get work; 0 rules that out. A server
+    that came back gets its share little by little in ``slow_start`` seconds. ``ejection`` is for requests
+    that fail.
     """
 
     probed: bool = False
     rise: int = 2
     fall: int = 3
-    panic: int = 10
+    panic: float = 0.1
     slow_start: float = 0.0
     ejection: EjectionRules = NEVER
 
@@ -341,7 +342,7 @@ class Pool:
         tally = self._tally
         fit, unknown_yet = tally[_Standing.FIT], tally[_Standing.UNKNOWN]
         ready = fit + unknown_yet + tally[_Standing.UNFIT]
-        return 100 * fit < self.rules.panic * ready or (not fit and unknown_yet > 0)
+        return fit < self.rules.panic * ready or (not fit and unknown_yet > 0)
 
     def _look_for_alarm(self) -> None:
         """Tell of panic, except where it is only that nothing is known yet."""

@@ -31,9 +31,9 @@ def test_first_time_may_be_longer_than_the_longest() -> None:
 
 @pytest.mark.parametrize(
     ("size", "share", "most"),
-    [(1, 100, 0), (2, 50, 1), (2, 0, 1), (3, 50, 1), (4, 50, 2), (10, 25, 2), (3, 100, 3)],
+    [(1, 1, 0), (2, 0.5, 1), (2, 0, 1), (3, 0.5, 1), (4, 0.5, 2), (10, 0.25, 2), (3, 1, 3)],
 )
-def test_share_of_a_pool_that_may_be_out_at_once(size: int, share: int, most: int) -> None:
+def test_share_of_a_pool_that_may_be_out_at_once(size: int, share: float, most: int) -> None:
     rules = EjectionRules(share=share)
     assert [rules.allow(ejected, size) for ejected in range(size)] == [
         ejected < most for ejected in range(size)

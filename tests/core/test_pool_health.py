@@ -12,7 +12,7 @@ from comfyproxy.core.outliers import EjectionRules
 from comfyproxy.core.pool import BUSY_PATIENCE, HealthRules, Pool
 
 PROBED = HealthRules(probed=True)
-EJECTING = HealthRules(ejection=EjectionRules(failures=3, seconds=10.0, longest=300.0, share=50))
+EJECTING = HealthRules(ejection=EjectionRules(failures=3, seconds=10.0, longest=300.0, share=0.5))
 
 
 def address(host: str, weight: int = 1) -> Address:
@@ -138,8 +138,8 @@ def test_none_up_after_the_first_checks_is_told_once_all_are_known() -> None:
     assert pool.usable == [0, 1]
 
 
-@pytest.mark.parametrize(("panic", "up", "usable"), [(50, 2, 2), (51, 2, 4), (100, 3, 4), (10, 1, 1)])
-def test_panic_begins_below_its_threshold(panic: int, up: int, usable: int) -> None:
+@pytest.mark.parametrize(("panic", "up", "usable"), [(0.5, 2, 2), (0.51, 2, 4), (1, 3, 4), (0.1, 1, 1)])
+def test_panic_begins_below_its_threshold(panic: float, up: int, usable: int) -> None:
     pool = Watched(4, HealthRules(probed=True, panic=panic))
     for place in range(4):
         pool.check(place, place < up)
