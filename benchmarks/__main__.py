@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.backends import running_backends
 from benchmarks.chart import write_chart
 from benchmarks.page import write_page
-from benchmarks.peers import COMFYPROXY, HAPROXY, NGINX, PEERS, Peer, present
+from benchmarks.peers import COMFYPROXY, HAPROXY, NGINX, PEERS, Peer, look_in, present
 from benchmarks.report import standing, table
 from benchmarks.rounds import Rounds, Samples, raise_descriptor_limit
 from benchmarks.works import QUICK, QUICK_WORKS, WORKS
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if sys.platform != "linux":
         raise SystemExit("The benchmarks read Linux's process clocks; there are none here.")
     if options.peers_from:
-        _search(Path(options.peers_from).resolve())
+        look_in(Path(options.peers_from).resolve())
     if options.profile:
         from benchmarks.profiling import profile
 
@@ -82,13 +82,6 @@ def _publish(options: argparse.Namespace, about: Sequence[str], results: dict[st
         write_chart(results, Path(options.chart))
     if options.page:
         write_page(Path(options.page), about, results)
-
-
-def _search(environment: Path) -> None:
-    """Look for peers in a virtual environment, and in the ``node_modules`` inside of it."""
-    os.environ["PATH"] = f"{environment / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
-    os.environ["NODE_PATH"] = str(environment / "node_modules")
-    sys.path.extend(str(one) for one in environment.glob("lib/python*/site-packages"))
 
 
 def _about(peers: Sequence[Peer]) -> Iterator[str]:

@@ -259,3 +259,10 @@ PEERS = {
 def present(names: Sequence[str] = ()) -> list[Peer]:
     """The peers that are there, of ``names`` if any are given, in the order of the table."""
     return [peer for peer in PEERS.values() if (not names or peer.name in names) and peer.find() is not None]
+
+
+def look_in(environment: Path) -> None:
+    """Look for peers in a virtual environment too, and in the ``node_modules`` inside of it."""
+    os.environ["PATH"] = f"{environment / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
+    os.environ["NODE_PATH"] = str(environment / "node_modules")
+    sys.path.extend(str(one) for one in environment.glob("lib/python*/site-packages"))
