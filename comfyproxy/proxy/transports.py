@@ -16,9 +16,11 @@ corking small writes until the end of the turn (saves a call only where an answe
 which `Front.begin` avoids already).
 """
 
+from errno import EWOULDBLOCK
 from typing import Any
 
 from twisted.internet.interfaces import IConnector, IListeningPort
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.posixbase import PosixReactorBase
 from twisted.internet.protocol import ClientFactory, Factory
 from twisted.internet.tcp import Client, Connection, Connector, Port, Server
@@ -64,7 +66,7 @@ class EagerReactor:
 
 
 class EagerWrites(Connection):
-    """Sends at once what can be sent at once."""
+    """Sends at once what can be sent at once, and hands on what was received without a call between."""
 
     _is_pulled = False
 
@@ -72,6 +74,17 @@ class EagerWrites(Connection):
     def is_flushed(self) -> bool:
         """Whether everything that was written has gone to the socket."""
         return not self._tempDataBuffer and not self.dataBuffer
+
+    def doRead(self) -> Exception | None:
+        """As `IReadDescriptor.doRead`."""
+        try:
+            data = self.socket.recv(self.bufferSize)
+        except OSError as error:
+            return None if error.errno == EWOULDBLOCK else CONNECTION_LOST
+        if not data:
+            return CONNECTION_DONE
+        self.protocol.dataReceived(data)
+        return None
 
     def write(self, data: bytes) -> None:
         """As `ITransport.write`."""

@@ -2,9 +2,11 @@
 
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
+from errno import ECONNRESET, EWOULDBLOCK
 from io import BytesIO
 from random import Random
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import pytest_twisted
@@ -18,6 +20,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.protocol import ClientFactory
 from twisted.internet.ssl import Certificate, CertificateOptions, optionsForClientTLS
 from twisted.internet.task import Clock
@@ -187,6 +190,26 @@ class TestInMemory:
         pair = Pair()
         with pytest.raises(TypeError):
             pair.transport.write("hello")
+
+
+@pytest.mark.parametrize(
+    ("received", "result"),
+    [
+        (b"hello", None),
+        (b"", CONNECTION_DONE),
+        (BlockingIOError(EWOULDBLOCK, "not now"), None),
+        (ConnectionResetError(ECONNRESET, "reset"), CONNECTION_LOST),
+    ],
+)
+def test_what_is_received_is_handed_on_and_its_end_is_told(
+    received: bytes | OSError, result: Exception | None
+) -> None:
+    transport = EagerServer.__new__(EagerServer)
+    transport.socket = Mock(recv=Mock(side_effect=[received]))
+    transport.protocol = Mock()
+    assert transport.doRead() is result
+    handed_on = [call.args[0] for call in transport.protocol.dataReceived.call_args_list]
+    assert handed_on == ([received] if received == b"hello" else [])
 
 
 class Wires:
