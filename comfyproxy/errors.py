@@ -34,13 +34,17 @@ class ProtocolError(ComfyproxyError):
 
 
 class NoBackendAvailable(ComfyproxyError):
-    """No backend of the pool may take this request now."""
+    """No backend of the pool may take this request now.
+
+    ``is_full`` says that one could, if it had not as much in flight as it may: waiting helps.
+    """
 
     status = 503
 
-    def __init__(self, pool: str, message: str) -> None:
+    def __init__(self, pool: str, message: str, is_full: bool = False) -> None:
         super().__init__(message)
         self.pool = pool
+        self.is_full = is_full
 
 
 class BackendError(ComfyproxyError):

@@ -41,7 +41,8 @@ def test_protocol_error_carries_the_status_that_the_client_is_told() -> None:
 
 def test_no_backend_is_a_503_of_a_pool() -> None:
     error = NoBackendAvailable("gpus", "Full.")
-    assert (error.status, error.pool, str(error)) == (503, "gpus", "Full.")
+    assert (error.status, error.pool, str(error), error.is_full) == (503, "gpus", "Full.", False)
+    assert NoBackendAvailable("gpus", "Full.", is_full=True).is_full
 
 
 @pytest.mark.parametrize(
