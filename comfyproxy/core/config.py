@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from comfyproxy.core.addresses import MAX_SERVERS, Address
+from comfyproxy.core.ratelimits import RateLimit
 
 App = Literal["comfyui", "http"]
 Placement = Literal["client", "request"]
@@ -23,6 +24,7 @@ DEFAULT_MAX_QUEUE = 1024
 DEFAULT_RETRIES = 10
 DEFAULT_RETRY_BUDGET = 0.2
 DEFAULT_POOL = "default"
+DEFAULT_MIN_RATE = 100
 DEFAULT_PLACEMENTS: Mapping[App, Placement] = {"comfyui": "client", "http": "request"}
 
 BALANCED_PREFIXES = (
@@ -56,12 +58,22 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much to take: ``head``, ``line`` and ``body`` in bytes, ``fields`` and ``max_servers`` counted."""
+    """How much to take: ``head``, ``line``, ``body`` and ``message`` (of a WebSocket) in bytes, ``min_rate``
+    in bytes a second, the others counted.
+
+    ``requests`` are those of one connection. For ``body``, ``connections``, ``connections_per_address``,
+    ``requests`` and ``min_rate``, 0 is no limit.
+    """
 
     head: int = 65_536
     line: int = 16_384
     fields: int = 200
     body: int = 0
+    message: int = 128 * 1024 * 1024
+    connections: int = 0
+    connections_per_address: int = 0
+    requests: int = 0
+    min_rate: int = DEFAULT_MIN_RATE
     max_servers: int = MAX_SERVERS
 
 
@@ -87,6 +99,7 @@ class RouteConfig:
 
     Exactly one of the three is set. ``retries`` counts the attempts after the first one; ``retry_on`` says
     after which statuses, or after ``timeout``, a request that may be repeated goes to another server.
+    ``max_body`` and ``min_rate`` are as in `Limits`.
     """
 
     prefix: str
@@ -96,6 +109,9 @@ class RouteConfig:
     timeouts: Timeouts = Timeouts()
     retries: int = DEFAULT_RETRIES
     retry_on: tuple[str, ...] = ()
+    max_body: int = 0
+    min_rate: int = DEFAULT_MIN_RATE
+    rate_limits: tuple[RateLimit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,5 +136,6 @@ class Config:
     drain_timeout: float = DEFAULT_DRAIN_TIMEOUT
     resolve_interval: float = DEFAULT_RESOLVE_INTERVAL
     name_servers: tuple[tuple[str, int], ...] = ()
+    rate_limits: tuple[RateLimit, ...] = ()
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)

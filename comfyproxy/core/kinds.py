@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Any
 
+from comfyproxy.core.ratelimits import parse_rate_limit
+
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(ms|s|m|h|d|)")
 _UNITS = {"ms": 0.001, "": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _SIZE = re.compile(r"([0-9]{1,12})(?:([KMG])(?:i?B)?)?", re.IGNORECASE)
@@ -181,6 +183,7 @@ SIZE = Kind("SIZE", _parse_size, _show_size)
 BOUND = Kind("SIZE", _parse_bound, _show_size)
 COUNT = Kind("COUNT", _parse_count)
 NUMBER = Kind("COUNT", _parse_number)
+RATE_LIMIT = Kind("RATE", parse_rate_limit, lambda limit: str(limit or "off"), separator=";")
 """A count that may be 0."""
 PERCENT = Kind("PERCENT", _parse_percent, lambda share: f"{share * 100:g}%")
 """A share, as a fraction of 1."""

@@ -1,7 +1,7 @@
 """From settings to a `Config`: reads the servers, builds pools and routes, checks that all fits together."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from comfyproxy.core.addresses import Address, Parsed, ServerList
@@ -17,7 +17,8 @@ from comfyproxy.core.config import (
     Timeouts,
 )
 from comfyproxy.core.diagnostics import ConfigWarning, Place
-from comfyproxy.core.options import TIMEOUT_OPTIONS
+from comfyproxy.core.options import LIMIT_OPTIONS, TIMEOUT_OPTIONS
+from comfyproxy.core.ratelimits import RateLimit
 from comfyproxy.core.settings import Given, Layer, Settings
 from comfyproxy.core.tapconf import TapConf
 from comfyproxy.core.urls import parse_url
@@ -69,6 +70,7 @@ def load(layers: Sequence[Layer], tap_conf: TapConf, files: Files) -> Loaded:
         drain_timeout=settings.value("drain_timeout"),
         resolve_interval=settings.value("resolve_interval"),
         name_servers=settings.value("name_server"),
+        rate_limits=_rate_limits(settings),
         timeouts=_timeouts(settings),
         limits=_limits(settings),
     )
@@ -181,6 +183,9 @@ def _of_route(settings: Settings) -> dict[str, Any]:
         "timeouts": _timeouts(settings),
         "retries": settings.value("retries"),
         "retry_on": settings.value("retry_on"),
+        "max_body": settings.value("max_body"),
+        "min_rate": settings.value("min_rate"),
+        "rate_limits": _rate_limits(settings),
     }
 
 
@@ -213,8 +218,11 @@ def _timeouts(settings: Settings) -> Timeouts:
 
 
 def _limits(settings: Settings) -> Limits:
-    keys = {one.name: f"max_{one.name.removeprefix('max_')}" for one in fields(Limits)}
-    return Limits(**{name: settings.value(key) for name, key in keys.items()})
+    return Limits(**{name: settings.value(option.key) for name, option in LIMIT_OPTIONS.items()})
+
+
+def _rate_limits(settings: Settings) -> tuple[RateLimit, ...]:
+    return tuple(limit for limit in settings.value("rate_limit") if limit is not None)
 
 
 def _without_effect(tap_conf: TapConf) -> list[ConfigWarning]:

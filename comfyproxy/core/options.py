@@ -33,6 +33,7 @@ from comfyproxy.core.kinds import (
     NETWORK,
     NUMBER,
     PERCENT,
+    RATE_LIMIT,
     SERVER_LIST,
     SIZE,
     URL,
@@ -327,7 +328,56 @@ OPTIONS = (
     Option("max-head", LIMITS, BOUND, "bytes in all header fields of a message", _LIMITS.head),
     Option("max-line", LIMITS, BOUND, "bytes in a request line", _LIMITS.line),
     Option("max-fields", LIMITS, COUNT, "header fields in a message", _LIMITS.fields),
-    Option("max-body", LIMITS, SIZE, "bytes in a request's body; 0 is no limit", _LIMITS.body),
+    Option(
+        "max-body", LIMITS, SIZE, "bytes in a request's body; 0 is no limit", _LIMITS.body, for_routes=True
+    ),
+    Option(
+        "max-message",
+        LIMITS,
+        BOUND,
+        "bytes in a message of a WebSocket, once decompressed; relayed WebSockets have no limit",
+        _LIMITS.message,
+    ),
+    Option(
+        "max-connections",
+        LIMITS,
+        NUMBER,
+        "connections of clients; more wait to be accepted; 0 is what the file descriptors are enough for",
+        _LIMITS.connections,
+    ),
+    Option(
+        "max-connections-per-address",
+        LIMITS,
+        NUMBER,
+        "of them from one IPv4 address or IPv6 /64; more are answered 429; 0 is no limit",
+        _LIMITS.connections_per_address,
+    ),
+    Option(
+        "max-requests",
+        LIMITS,
+        NUMBER,
+        "requests that one connection of a client is kept for; 0 is no limit",
+        _LIMITS.requests,
+    ),
+    Option(
+        "rate-limit",
+        LIMITS,
+        RATE_LIMIT,
+        "requests of one client, such as 10/s,burst=20; by=cookie:NAME or by=header:NAME says what a client"
+        " is, if not an address; more are answered 429",
+        (),
+        repeatable=True,
+        for_routes=True,
+    ),
+    Option(
+        "min-rate",
+        LIMITS,
+        SIZE,
+        "bytes a second that a client must send of a body, or take of an answer, on average over body-timeout"
+        " or idle-timeout; 0 is no least rate",
+        _LIMITS.min_rate,
+        for_routes=True,
+    ),
     Option(
         "max-servers",
         LIMITS,
@@ -358,6 +408,9 @@ TIMEOUT_OPTIONS = {
     one.name: OPTION.get(f"{one.name}_timeout") or OPTION[one.name] for one in fields(Timeouts)
 }
 """The options that set the fields of `Timeouts`, by field."""
+
+LIMIT_OPTIONS = {one.name: OPTION.get(f"max_{one.name}") or OPTION[one.name] for one in fields(Limits)}
+"""The options that set the fields of `Limits`, by field."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -16,12 +16,14 @@ from comfyproxy.core.kinds import (
     NETWORK,
     NUMBER,
     PERCENT,
+    RATE_LIMIT,
     SERVER_LIST,
     SIZE,
     URL,
     Kind,
     choice,
 )
+from comfyproxy.core.ratelimits import RateLimit
 
 COLOUR = choice("red", "green")
 
@@ -56,6 +58,8 @@ COLOUR = choice("red", "green")
         (COUNT, "200", 200),
         (NUMBER, "0", 0),
         (NUMBER, "1024", 1024),
+        (RATE_LIMIT, "10/s", RateLimit(10, "s", 10)),
+        (RATE_LIMIT, "off", None),
         (PERCENT, "0", 0.0),
         (PERCENT, "20%", 0.2),
         (PERCENT, "12.5%", 0.125),

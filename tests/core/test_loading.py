@@ -9,6 +9,7 @@ from comfyproxy.core.config import BALANCED_PREFIXES, Config, Limits, RouteConfi
 from comfyproxy.core.diagnostics import Place
 from comfyproxy.core.loading import Loaded, load
 from comfyproxy.core.options import TIMEOUT_OPTIONS
+from comfyproxy.core.ratelimits import RateLimit
 from comfyproxy.core.settings import CommandLine, command_line_layer
 from comfyproxy.core.tapconf import TapConf, parse_tap_conf
 from comfyproxy.errors import ConfigError
@@ -304,9 +305,35 @@ class TestPoolsAndRoutes:
         (warning,) = loaded({}, tap_conf).warnings
         assert str(warning) == "tap.conf:20: no route leads to the pool spare"
 
+    def test_a_route_has_limits_of_its_own_or_those_of_all(self) -> None:
+        own = 'max_body = "1M"\nmin_rate = 0\nrate_limit = "5/s"\n'
+        result = config({"max_body": "1K", "rate_limit": ["1/s"]}, TWO_POOLS + own)
+        assert (result.limits.body, result.rate_limits) == (1024, (RateLimit(1, "s", 1),))
+        first, *_, last = [(route.max_body, route.min_rate, route.rate_limits) for route in result.routes]
+        assert first == (1024, 100, (RateLimit(1, "s", 1),))
+        assert last == (1 << 20, 0, (RateLimit(5, "s", 5),))
+
+    def test_a_route_can_be_without_rate_limits(self) -> None:
+        result = config({"rate_limit": ["1/s"]}, TWO_POOLS + 'rate_limit = "off"\n')
+        assert result.routes[-1].rate_limits == ()
+
     def test_a_timeout_that_counts_before_the_route_is_known_is_told(self) -> None:
         (warning,) = loaded({}, TWO_POOLS + "timeouts = { head = 1 }\n").warnings
         assert str(warning).startswith("tap.conf:20: head has no effect here")
+
+
+LIMITS = (
+    "max_head",
+    "max_line",
+    "max_fields",
+    "max_body",
+    "max_message",
+    "max_connections",
+    "max_connections_per_address",
+    "max_requests",
+    "min_rate",
+    "max_servers",
+)
 
 
 def test_every_other_option_finds_its_field() -> None:
@@ -324,8 +351,8 @@ def test_every_other_option_finds_its_field() -> None:
             "drain_timeout": "7m",
             "resolve_interval": "8m",
             "name_server": ["10.0.0.53", "[::1]:8600"],
-            **{f"max_{name}": f"{index}" for index, name in enumerate(("head", "line", "fields", "body"), 1)},
-            "max_servers": "5",
+            **{key: f"{index}" for index, key in enumerate(LIMITS, 1)},
+            "rate_limit": ["10/s", "off", "100/m,by=cookie:id"],
         }
     )
     assert result == Config(
@@ -343,7 +370,8 @@ def test_every_other_option_finds_its_field() -> None:
         resolve_interval=480,
         name_servers=(("10.0.0.53", 53), ("::1", 8600)),
         timeouts=Timeouts(0, 60, 120, 180, 240, 300, 360, 420, 480, 540, 600),
-        limits=Limits(1, 2, 3, 4, 5),
+        rate_limits=(RateLimit(10, "s", 10), RateLimit(100, "m", 1, "cookie", "id")),
+        limits=Limits(*range(1, len(LIMITS) + 1)),
     )
 
 

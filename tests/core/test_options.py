@@ -8,7 +8,15 @@ import pytest
 
 from comfyproxy.core.config import Limits, Timeouts
 from comfyproxy.core.kinds import FLAG
-from comfyproxy.core.options import HELP_FORMATTER, OPTION, OPTIONS, TIMEOUT_OPTIONS, Option, add_arguments
+from comfyproxy.core.options import (
+    HELP_FORMATTER,
+    LIMIT_OPTIONS,
+    OPTION,
+    OPTIONS,
+    TIMEOUT_OPTIONS,
+    Option,
+    add_arguments,
+)
 
 
 @pytest.fixture
@@ -56,7 +64,7 @@ def test_every_timeout_has_an_option_with_its_default(one: object) -> None:
 @pytest.mark.parametrize("one", fields(Limits), ids=lambda one: one.name)
 def test_every_limit_has_an_option_with_its_default(one: object) -> None:
     name = one.name  # type: ignore[attr-defined]
-    assert OPTION[f"max_{name.removeprefix('max_')}"].default == getattr(Limits(), name)
+    assert LIMIT_OPTIONS[name].default == getattr(Limits(), name)
 
 
 @pytest.mark.parametrize(
