@@ -22,6 +22,7 @@ from comfyproxy.core.answers import Answer
 from comfyproxy.core.chunked import CHUNKED
 from comfyproxy.core.http1 import RequestHead, check_partial_head, parse_request_head
 from comfyproxy.errors import ProtocolError
+from comfyproxy.proxy.draining import STOPPING, Work
 from comfyproxy.proxy.exchange import Exchange
 from comfyproxy.proxy.relay import RelayEnd, Transport
 from comfyproxy.proxy.uploads import Upload
@@ -314,6 +315,24 @@ class Downstream(RelayEnd):
         """Close as soon as nothing is being answered."""
         self._keep = False
         if self._exchange is None and self.relay is None and not self._lingering:
+            self._close()
+
+    @property
+    def work(self) -> Work:
+        """What it is doing."""
+        if self.relay is not None:
+            return self.relay.work
+        at_work = self._exchange is not None or self._held or self._lingering
+        return Work.REQUEST if at_work else Work.IDLE
+
+    def end(self) -> None:
+        """The proxy waits no longer: tell the client, and close."""
+        self._keep = False
+        if self.relay is not None:
+            self.relay.goodbye()
+        elif self._exchange is not None:
+            self._exchange.break_off(503, STOPPING)
+        elif not self._lingering:
             self._close()
 
     def deadline_passed(self) -> None:

@@ -22,7 +22,8 @@ from comfyproxy.core.websocket import accepts, is_websocket_request
 from comfyproxy.errors import BackendProtocolError
 from comfyproxy.proxy.attempts import Attempts
 from comfyproxy.proxy.front import Front
-from comfyproxy.proxy.relay import Relay, Transport
+from comfyproxy.proxy.relay import Transport
+from comfyproxy.proxy.tunnel import Tunnel
 from comfyproxy.proxy.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -230,14 +231,16 @@ class Exchange(Attempts):
         upstream.give_away()
         if bridge is not None:
             router = self.route.balancer.router
-            bridge.join(upstream, head, rest, added, router.message_key if router is not None else None)
+            key = router.message_key if router is not None else None
+            bridge.join(upstream, head, rest, added, key, self.route.timeouts)
             return
         client, held = self.front.tunnel(head.block.passing(HOP_BY_HOP) + UPGRADE + added)
-        Relay(
+        Tunnel(
             client,
             upstream,
             self.closed,
             self.proxy.deadlines,
+            self.route.timeouts,
             to_client=rest,
             to_backend=held,
             drain=self.route.comfyui,

@@ -2,7 +2,7 @@
 
 from email.utils import formatdate
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from twisted.internet.task import deferLater
@@ -19,6 +19,7 @@ from comfyproxy.errors import BackendError
 from comfyproxy.proxy.accesslog import AccessLog
 from comfyproxy.proxy.connectors import Connector
 from comfyproxy.proxy.deadlines import Deadlines
+from comfyproxy.proxy.draining import ClientConnection, Draining
 
 if TYPE_CHECKING:
     from comfyproxy.proxy.websockets import Bridges
@@ -28,14 +29,6 @@ CLOSING_TURNS = 12
 
 FAILURE_LOG_INTERVAL = 5.0
 """Seconds between two log lines about the same backend's failures; what comes between is counted."""
-
-
-class ClientConnection(Protocol):
-    """A client's connection, as long as it is the proxy's."""
-
-    @property
-    def transport(self) -> Any:
-        """What it can be aborted by."""
 
 
 class Proxy:
@@ -135,6 +128,11 @@ class Proxy:
         for backend in [backend for backend in self._connectors if backend.removed]:
             self._connectors.pop(backend).close_idle()
             self._failures.pop(backend, None)
+
+    def drain(self, seconds: float) -> Draining:
+        """Begin to stop: from now on each connection's answer is its last. What runs has ``seconds``."""
+        self.draining = True
+        return Draining(self.reactor, self.connections, seconds)
 
     async def close(self) -> None:
         """Close every connection; done when nothing is left open and no timer runs."""

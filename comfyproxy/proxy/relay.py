@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from comfyproxy.proxy.deadlines import Deadlines
+from comfyproxy.proxy.draining import Work
 
 ENDING = 600.0
 """Seconds without an octet that one side has to end, and to take what waits for it, once the other has
@@ -29,6 +30,9 @@ ended."""
 
 DRAIN_LIMIT = 96 * 1024 * 1024
 """Octets kept for a client that does not read: room for the largest message (64 MiB) that must pass."""
+
+
+Write = Callable[[bytes], None]
 
 
 class Transport(typing.Protocol):
@@ -97,8 +101,8 @@ class Relay:
         self._read_ends = 0
         client.relay = backend.relay = self
         self._drain = Drain(client.transport) if drain else None
-        self._to_client: Callable[[bytes], None] = (self._drain or client.transport).write
-        self._to_backend: Callable[[bytes], None] = backend.transport.write
+        self._to_client: Write = self._toward_client((self._drain or client.transport).write)
+        self._to_backend: Write = backend.transport.write
         client.transport.registerProducer(self._drain or backend.transport, True)
         backend.transport.registerProducer(client.transport, True)
         self.deadline = self.slot = inf
@@ -111,12 +115,29 @@ class Relay:
         client.transport.resumeProducing()
         backend.transport.resumeProducing()
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether one side has said that it is done, or is gone."""
+        return self._ending
+
+    @property
+    def work(self) -> Work:
+        """What it counts as when the proxy is to stop."""
+        return Work.TCP
+
+    def goodbye(self) -> None:
+        """The proxy stops. There is nothing to say in a protocol that is not known."""
+
+    def _toward_client(self, write: Write) -> Write:
+        """What takes the backend's octets; ``write`` is what sends them on."""
+        return write
+
     def _allow(self, seconds: float) -> None:
         """Let it stand for as long as an octet comes every ``seconds``; 0 is for ever."""
         deadlines = self._deadlines
         deadlines.set(self, seconds)
 
-        def timed(write: Callable[[bytes], None]) -> Callable[[bytes], None]:
+        def timed(write: Write) -> Write:
             def received(data: bytes) -> None:
                 deadlines.set(self, seconds)
                 write(data)

@@ -14,6 +14,7 @@ from comfyproxy.core.backend import Backend, Lease
 from comfyproxy.core.balancer import Balancer
 from comfyproxy.errors import ConnectFailed, NoBackendAvailable
 from comfyproxy.proxy.connectors import Dialer
+from comfyproxy.proxy.draining import Work
 from comfyproxy.proxy.proxy import Proxy
 from comfyproxy.proxy.relay import Relay, RelayEnd
 
@@ -79,8 +80,17 @@ class TCPDownstream(RelayEnd):
         if lease is not None:
             lease.release()
 
+    @property
+    def work(self) -> Work:
+        """What it is doing."""
+        return Work.TCP
+
     def drain(self) -> None:
         """Nothing to do: a TCP connection has no point at which it could be ended without loss."""
+
+    def end(self) -> None:
+        """The proxy waits no longer: both sides are to see that this is no end of what they had to say."""
+        self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._proxy.connections.discard(self)

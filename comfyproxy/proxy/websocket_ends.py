@@ -30,19 +30,15 @@ from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
+from comfyproxy.core.config import Timeouts
 from comfyproxy.core.forwarding import UPGRADE
 from comfyproxy.core.websocket import accept_value
 from comfyproxy.proxy.deadlines import Deadlines
 from comfyproxy.proxy.outflow import Backlog, Outflow
 from comfyproxy.proxy.relay import Transport
 
-PING_INTERVAL = 25.0
-"""Seconds between two looks at a hop: a peer that has said nothing since the last one gets a ping. So no
-hop is silent for longer than 50 s, which is under the shortest idle limit of usual gateways (60 s)."""
-
-PING_TIMEOUT = 75.0
-"""Seconds without any sign of life after a ping until the peer counts as dead. Long, because a ComfyUI that
-loads a model may answer nobody for a while."""
+FLUSH_TIMEOUT = 75.0
+"""Seconds that a client may take nothing of the last messages that wait for it."""
 
 CLOSE_TIMEOUT = 5.0
 """Seconds for the peer to answer our Close frame and close the connection."""
@@ -106,20 +102,29 @@ class End(WebSocketAdapterProtocol, WebSocketProtocol):  # type: ignore[misc]
         self._is_deaf = False
         self._is_held = False
         self._is_ending = False
-        self._pings = 0
+        self._silence = 0.0
 
     def connectionMade(self) -> None:
         """Begin the handshake. What autobahn would find out about the transport here nobody asks for."""
         self._connectionMade()
 
-    def join(self, transport: Transport, other: "End", deadlines: Deadlines, backlog: Backlog | None) -> None:
+    def join(
+        self,
+        transport: Transport,
+        other: "End",
+        deadlines: Deadlines,
+        timeouts: Timeouts,
+        backlog: Backlog | None,
+    ) -> None:
         """Begin, over ``transport``; without a ``backlog`` the other peer waits while this one is behind."""
         self.transport = transport
         self.other = other
         self._deadlines = deadlines
         self._backlog = backlog
         self._out = Outflow(transport, self._room_changed)
-        deadlines.set(self, PING_INTERVAL)
+        self._ping = timeouts.websocket_ping
+        self._dead = timeouts.websocket_dead
+        deadlines.set(self, self._ping)
 
     # Receiving
 
@@ -319,12 +324,13 @@ class End(WebSocketAdapterProtocol, WebSocketProtocol):  # type: ignore[misc]
             else:
                 self.transport.abortConnection()
         elif has_moved or has_heard or self._is_held:
-            self._pings = 0
-            self._deadlines.set(self, PING_INTERVAL)
-        elif self._pings * PING_INTERVAL < PING_TIMEOUT:
-            self._pings += 1
+            self._silence = 0.0
+            self._deadlines.set(self, self._ping)
+        elif not self._dead or self._silence < self._dead:
+            wait = min(self._ping, self._dead - self._silence) if self._dead else self._ping
+            self._silence += wait
             self.sendPing()
-            self._deadlines.set(self, PING_INTERVAL)
+            self._deadlines.set(self, wait)
         else:
             self.transport.abortConnection()
 
@@ -335,7 +341,7 @@ class ClientEnd(End, WebSocketServerProtocol):  # type: ignore[misc]
     lost_code = GOING_AWAY
     lost_reason = b"The client is gone."
     broken_reason = b"The client sent what may not be sent."
-    flush_timeout = PING_TIMEOUT
+    flush_timeout = FLUSH_TIMEOUT
 
     def accept(self, factory: Any, key: bytes, offers: list[bytes]) -> bytes:
         """Shake hands with a client that has sent ``key``; returns the field lines for its 101.

@@ -22,15 +22,17 @@ from typing import Any
 from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketServerFactory
 from twisted.python.failure import Failure
 
+from comfyproxy.core.config import Timeouts
 from comfyproxy.core.forwarding import UPGRADE
 from comfyproxy.core.headers import HOP_BY_HOP
 from comfyproxy.core.http1 import ResponseHead
 from comfyproxy.core.websocket import accepts_key
+from comfyproxy.proxy.draining import STOPPING, Work
 from comfyproxy.proxy.exchange import Exchange
 from comfyproxy.proxy.outflow import Backlog, MessageKey
 from comfyproxy.proxy.relay import DRAIN_LIMIT, RelayEnd
 from comfyproxy.proxy.upstream import Upstream
-from comfyproxy.proxy.websocket_ends import BackendEnd, ClientEnd, End, accept_deflate
+from comfyproxy.proxy.websocket_ends import GOING_AWAY, BackendEnd, ClientEnd, End, accept_deflate
 
 MAX_MESSAGE = 128 * 1024 * 1024
 """Octets of one message; a larger one ends its connection with 1009. Twice what must pass (64 MiB)."""
@@ -60,13 +62,19 @@ class Bridges:
 
 
 class Bridge:
-    """Joins a client and a backend by messages; stands where a `Relay` would, so has its two callbacks."""
+    """Joins a client and a backend by messages; stands where a `Tunnel` would, so has its callbacks."""
 
     def __init__(self, exchange: Exchange, bridges: Bridges) -> None:
         self._exchange = exchange
         self._bridges = bridges
         self._key = b64encode(token_bytes(16))
         self._ends: dict[RelayEnd, End] = {}
+        self._is_comfyui = False
+
+    @property
+    def work(self) -> Work:
+        """What it counts as when the proxy is to stop."""
+        return Work.EVENTS if self._is_comfyui else Work.WEBSOCKET
 
     @property
     def key_line(self) -> bytes:
@@ -91,6 +99,7 @@ class Bridge:
         rest: bytes,
         fields: bytes,
         message_key: MessageKey | None,
+        timeouts: Timeouts,
     ) -> None:
         """Send the client its 101 and let messages pass.
 
@@ -109,9 +118,10 @@ class Bridge:
         side, held = exchange.front.tunnel(head.block.passing(_OF_THIS_HOP) + UPGRADE + own + fields)
         self._ends = {side: client, upstream: backend}
         deadlines = exchange.proxy.deadlines
+        self._is_comfyui = message_key is not None
         backlog = Backlog(message_key, bridges.backlog) if message_key is not None else None
-        client.join(side.transport, backend, deadlines, backlog)
-        backend.join(upstream.transport, client, deadlines, None)
+        client.join(side.transport, backend, deadlines, timeouts, backlog)
+        backend.join(upstream.transport, client, deadlines, timeouts, None)
         for connection, end in self._ends.items():
             connection.relay = self  # type: ignore[assignment]
             connection.dataReceived = end.dataReceived  # type: ignore[method-assign]
@@ -120,6 +130,11 @@ class Bridge:
             client.dataReceived(held)
         if rest:
             backend.dataReceived(rest)
+
+    def goodbye(self) -> None:
+        """Tell both that the proxy goes away."""
+        for end in self._ends.values():
+            end.close(GOING_AWAY, STOPPING.encode())
 
     def read_ended(self, connection: RelayEnd) -> None:
         """One side sends no more."""

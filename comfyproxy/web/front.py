@@ -19,6 +19,7 @@ from zope.interface import implementer
 from comfyproxy.core.answers import Answer
 from comfyproxy.core.http1 import RequestHead
 from comfyproxy.errors import ProtocolError
+from comfyproxy.proxy.draining import STOPPING, Work
 from comfyproxy.proxy.exchange import Exchange
 from comfyproxy.proxy.proxy import Proxy
 from comfyproxy.proxy.relay import RelayEnd
@@ -86,7 +87,7 @@ class RequestFront:
         request.notifyFinish().addErrback(self._client_gone)
         try:
             if proxy.draining:
-                raise ProtocolError(503, "The proxy is stopping.")
+                raise ProtocolError(503, STOPPING)
             head = self._read_head()
             if 0 < proxy.limits.body < head.body:
                 raise ProtocolError(413, "The request's body is larger than this server takes.")
@@ -224,11 +225,24 @@ class RequestFront:
         self._tunnel, held = take_over(self._request)
         return self._tunnel, held
 
-    def stop(self) -> None:
+    @property
+    def work(self) -> Work:
+        """What it is doing."""
+        relay = self._tunnel.relay if self._tunnel is not None else None
+        return relay.work if relay is not None else Work.REQUEST
+
+    def drain(self) -> None:
+        """Let the answer be the last of its connection."""
+        if self._exchange is not None:
+            self._close_after_answer()
+
+    def end(self) -> None:
         """End the exchange: with 503 if nothing was answered yet, else by cutting the connection."""
         if self._exchange is not None:
             self._close_after_answer()
-            self._exchange.break_off(503, "The proxy is stopping.")
+            self._exchange.break_off(503, STOPPING)
+        elif self._tunnel is not None and self._tunnel.relay is not None:
+            self._tunnel.relay.goodbye()
 
     def _close_after_answer(self) -> None:
         if not self._is_http2 and not self._request.startedWriting:

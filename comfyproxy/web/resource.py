@@ -119,13 +119,16 @@ class RoundRobinResource(ReverseProxyResource):
         self.balancer.apply(changes)
         self.proxy.forget_removed()
 
-    def stop(self) -> "Deferred[None]":
-        """End everything that runs and refuse what comes; fires when no connection and no timer is left."""
-        self.proxy.draining = True
-        for front in tuple(self.proxy.connections):
-            if isinstance(front, RequestFront):
-                front.stop()
-        return ensureDeferred(self.proxy.close())
+    def stop(self, drain: float = 0) -> "Deferred[None]":
+        """Refuse what comes and end what runs; fires when no connection and no timer is left.
+
+        What runs has up to ``drain`` seconds to end by itself.
+        """
+        return ensureDeferred(self._stop(drain))
+
+    async def _stop(self, drain: float) -> None:
+        await self.proxy.drain(drain).run()
+        await self.proxy.close()
 
 
 def _balancer(pool: Servers | Pool | Balancer) -> Balancer:

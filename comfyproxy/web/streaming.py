@@ -150,12 +150,12 @@ class StreamingFront(RequestFront):
         else:
             self._close()
 
-    def stop(self) -> None:
+    def end(self) -> None:
         """End what is going on."""
         if self._waiting_to_finish:
             self.deadline_passed()
         else:
-            super().stop()
+            super().end()
 
     def _over(self) -> None:
         self._proxy.deadlines.forget(self)

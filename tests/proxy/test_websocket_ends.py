@@ -16,20 +16,17 @@ from twisted.internet.testing import StringTransport
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from websockets.protocol import State
 
+from comfyproxy.core.config import Timeouts
 from comfyproxy.proxy.deadlines import Deadlines
 from comfyproxy.proxy.listeners import HTTPListener
-from comfyproxy.proxy.websocket_ends import (
-    CLOSE_TIMEOUT,
-    PING_INTERVAL,
-    PING_TIMEOUT,
-    BackendEnd,
-    ClientEnd,
-)
+from comfyproxy.proxy.websocket_ends import CLOSE_TIMEOUT, FLUSH_TIMEOUT, BackendEnd, ClientEnd
 from comfyproxy.proxy.websockets import Bridges
 from tests.proxy.websocket_peers import MIB, Client, Join, Joined, Message, frame, joining
 
 SLACK = 5
 """Seconds by which deadlines, whose resolution is a quarter of one, may be late after some looks."""
+
+PING_INTERVAL, PING_TIMEOUT = Timeouts().websocket_ping, Timeouts().websocket_dead
 
 join = pytest.fixture(joining)
 
@@ -131,8 +128,8 @@ def test_nobody_is_held_who_is_to_close() -> None:
     backend.accept(bridges.backends)
     to_client, to_backend = StringTransport(), StringTransport()
     deadlines = Deadlines(Clock())
-    client.join(to_client, backend, deadlines, None)  # type: ignore[arg-type]
-    backend.join(to_backend, client, deadlines, None)  # type: ignore[arg-type]
+    client.join(to_client, backend, deadlines, Timeouts(), None)  # type: ignore[arg-type]
+    backend.join(to_backend, client, deadlines, Timeouts(), None)  # type: ignore[arg-type]
     out: Any = to_client.producer
     out.pauseProducing()
     assert to_backend.producerState == "paused"
@@ -225,7 +222,7 @@ def test_what_waits_arrives_before_the_close_frame(stalled: Joined) -> None:
     assert stalled.client.is_gone
 
 
-@pytest.mark.parametrize("seconds", [CLOSE_TIMEOUT + SLACK, PING_TIMEOUT - SLACK])
+@pytest.mark.parametrize("seconds", [CLOSE_TIMEOUT + SLACK, FLUSH_TIMEOUT - SLACK])
 def test_a_client_that_is_slow_for_a_while_still_gets_its_last_messages(
     stalled: Joined, seconds: float
 ) -> None:
@@ -249,8 +246,8 @@ def test_last_messages_may_take_minutes_as_long_as_they_go(stalled: Joined) -> N
         stalled.client.resume()
         stalled.rig.network._turn()
         stalled.client.pause()
-        stalled.advance(PING_TIMEOUT / 2)
-    assert stalled.rig.network.seconds() > 3 * PING_TIMEOUT
+        stalled.advance(FLUSH_TIMEOUT / 2)
+    assert stalled.rig.network.seconds() > 3 * FLUSH_TIMEOUT
     stalled.client.resume()
     stalled.run()
     assert stalled.client.closed_with == (1001, "bye")
@@ -282,7 +279,7 @@ def test_what_waits_arrives_when_the_backend_has_vanished(stalled: Joined) -> No
 def test_a_client_that_takes_nothing_of_its_last_messages_is_cut_off(stalled: Joined) -> None:
     stalled.server.say(done("p"))
     stalled.server.say_goodbye(1000)
-    stalled.advance(2 * PING_TIMEOUT + SLACK)
+    stalled.advance(2 * FLUSH_TIMEOUT + SLACK)
     stalled.client.resume()
     stalled.run()
     assert stalled.client.ended == "reset"
@@ -377,6 +374,33 @@ def test_a_peer_without_a_sign_of_life_is_cut_off(join: Join, who: str) -> None:
         assert joined.server.closed_with[0] == 1001
     else:
         assert joined.client.closed_with[0] == 1014
+
+
+@pytest.mark.parametrize(("ping", "dead"), [(5, 12), (5, 2), (30, 30)])
+def test_pings_and_death_come_when_they_are_wanted(join: Join, ping: float, dead: float) -> None:
+    joined = join(timeouts=Timeouts(websocket_ping=ping, websocket_dead=dead))
+    joined.advance(ping - 0.5)
+    assert joined.client.pings == 0
+    joined.client.raw = True
+    joined.advance(dead)
+    assert (joined.client.ended, joined.client.received.count(b"\x89\x00") > 0) == ("", True)
+    joined.advance(SLACK)
+    assert joined.client.ended == "reset"
+
+
+def test_without_an_interval_there_are_no_pings_and_nobody_dies(join: Join) -> None:
+    joined = join(timeouts=Timeouts(websocket_ping=0))
+    joined.client.raw = joined.server.raw = True
+    joined.advance(1000, step=100)
+    assert (joined.client.ended, joined.client.received, joined.server.received) == ("", b"", b"")
+
+
+def test_without_a_death_silent_peers_are_pinged_for_ever(join: Join) -> None:
+    joined = join(timeouts=Timeouts(websocket_ping=10, websocket_dead=0))
+    joined.client.raw = True
+    joined.advance(1000)
+    assert joined.client.ended == ""
+    assert 95 <= joined.client.received.count(b"\x89\x00") <= 100
 
 
 def test_a_message_that_takes_minutes_to_come_is_a_sign_of_life(join: Join) -> None:

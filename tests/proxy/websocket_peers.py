@@ -16,6 +16,7 @@ from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
 from comfyproxy.comfyui.router import RequestRouter
+from comfyproxy.core.config import Timeouts
 from comfyproxy.proxy.websocket_ends import CLOSE_TIMEOUT
 from comfyproxy.proxy.websockets import Bridges
 from comfyproxy.testing import Rig
@@ -220,9 +221,11 @@ class Joined:
         comfyui: bool = False,
         max_message: int = 128 * MIB,
         backlog: int = 96 * MIB,
+        timeouts: Timeouts | None = None,
     ) -> None:
         self.backend = backends[-1] if backends else Backend()
-        self.rig = Rig(*(backends or (self.backend,)), router=RequestRouter() if comfyui else None)
+        router = RequestRouter() if comfyui else None
+        self.rig = Rig(*(backends or (self.backend,)), router=router, timeouts=timeouts)
         self.rig.proxy.bridges = Bridges(self.rig.network, max_message=max_message, backlog=backlog)
         self.client = client or Client()
         self.is_closed = False

@@ -270,5 +270,5 @@ async def test_stopping_ends_a_websocket(loopback: Loopback, connect: Callable[[
     client = connect("ws")
     await client.opened
     await loopback.resource.stop()
-    assert (await client.closed)[0] is None
+    assert (await client.closed)[0] == 1001
     await client.gone

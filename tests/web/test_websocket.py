@@ -10,6 +10,7 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 
+from comfyproxy.core.frames import close_frame
 from comfyproxy.proxy.accesslog import AccessLog
 from comfyproxy.web.resource import RoundRobinResource
 
@@ -128,8 +129,11 @@ def test_nothing_is_left_when_it_is_over(joined: tuple[Any, Any], rig: Any) -> N
 
 def test_stopping_the_resource_ends_it(joined: tuple[Any, Any], rig: Any) -> None:
     client, server = joined
+    client.read()
     stopping = rig.resource.stop()
     rig.reactor.turn(5)
+    assert (stopping.called, client.read()) == (False, close_frame(1001, "The proxy is stopping."))
+    rig.reactor.turn(1200)
     assert stopping.called
     assert (client.how_closed, server.how_closed) == ("aborted", "aborted")
 
