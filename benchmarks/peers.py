@@ -126,7 +126,9 @@ def node_module(name: str) -> Callable[[], str | None]:
 node = program("node", "nodejs")
 
 
-def _comfyproxy(*options: str) -> Callable[[str, Setting, Place], Sequence[str]]:
+def comfyproxy(*options: str) -> Callable[[str, Setting, Place], Sequence[str]]:
+    """The command that runs comfyproxy with ``options``."""
+
     def command(program: str, setting: Setting, place: Place) -> Sequence[str]:
         servers = place.directory / "servers.txt"
         servers.write_text("".join(f"http://{server}\n" for server in setting.servers))
@@ -211,17 +213,17 @@ UPSTARTS = ("small", "latency", "download", "echo", "idle clients")
 PEERS = {
     peer.name: peer
     for peer in (
-        Peer(COMFYPROXY, program("comfyproxy"), _comfyproxy()),
+        Peer(COMFYPROXY, program("comfyproxy"), comfyproxy()),
         Peer(
             "comfyproxy --app http",
             program("comfyproxy"),
-            _comfyproxy("--app", "http"),
+            comfyproxy("--app", "http"),
             works=("small", "logged", "browser", "strangers", "latency"),
         ),
         Peer(
             "comfyproxy, messages",
             program("comfyproxy"),
-            _comfyproxy("--websocket", "messages"),
+            comfyproxy("--websocket", "messages"),
             works=SOCKETS,
         ),
         Peer(
