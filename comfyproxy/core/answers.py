@@ -25,6 +25,7 @@ ADVICE = {
     408: "Send the whole request sooner.",
     413: "Send less, or have the limit raised.",
     414: "Send a shorter URL.",
+    429: "Wait before you try again; Retry-After says how long.",
     431: "Send fewer or smaller header fields; clearing this site's cookies often helps.",
     502: "Try again; if it stays, the server's own log says more.",
     503: "Try again in a moment.",

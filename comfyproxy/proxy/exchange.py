@@ -251,15 +251,15 @@ class Exchange(Attempts):
         self._upstream = None
         self._end()
 
-    def refuse(self, status: int, message: str) -> None:
-        """Answer ``message`` ourselves."""
+    def refuse(self, status: int, message: str, retry_after: float = 0) -> None:
+        """Answer ``message`` ourselves; ``retry_after`` is when trying again may help, in seconds."""
         self._drop_upstream()
         self.status = status
         self._gathered = None
         self._pending = ()
         self.request_id = choose_request_id(self.head)
         comfyui = self.route is not None and self.route.comfyui
-        answer = self.proxy.answer(status, message, self.head, self.request_id, comfyui)
+        answer = self.proxy.answer(status, message, self.head, self.request_id, comfyui, retry_after)
         self.sent = len(answer.body)
         self._end()
         self.front.answer(answer)

@@ -1,6 +1,7 @@
 """What all connections of one running proxy share."""
 
 from email.utils import formatdate
+from math import ceil
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -96,9 +97,15 @@ class Proxy:
         head: RequestHead | None = None,
         request_id: str = "",
         comfyui: bool = False,
+        retry_after: float = 0,
     ) -> Answer:
-        """An answer of our own to the request of ``head``, or to one that could not be read."""
+        """An answer of our own to the request of ``head``, or to one that could not be read.
+
+        ``retry_after`` is the number of seconds after which trying again may help, if that is known.
+        """
         extra = self.date()
+        if retry_after:
+            extra += b"Retry-After: %d\r\n" % ceil(retry_after)
         if status == 405:
             extra += b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
         return make_answer(
