@@ -88,6 +88,11 @@ class Forwarder:
         who = b"" if self._trust is not None else _who(peer, scheme, written)
         self._ours = [b"%bVia: 1.%d %b\r\n" % (who, minor, name) for minor in (0, 1)]
 
+    @property
+    def peer(self) -> bytes:
+        """The address that the connection comes from."""
+        return self._peer
+
     def client(self, head: RequestHead) -> bytes:
         """The address that the request of ``head`` is believed to come from: the peer's, or whom trusted
         proxies name."""
