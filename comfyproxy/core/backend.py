@@ -51,8 +51,9 @@ class Backend:
 
     A reload gives a surviving backend a new `address` (its weight or name may have changed) and keeps the
     object, so its state and its connections stay. ``index`` is its place in the pool, from 0. ``leases`` is
-    the work in flight. ``verify`` says whether its certificate must be good (``https``). ``removed`` says
-    that a reload took it out: it gets no new clients and lives until its last lease ends.
+    the work in flight, of which ``exempt`` units take no room. ``verify`` says whether its certificate must
+    be good (``https``). ``removed`` says that a reload took it out: it gets no new clients and lives until its
+    last lease ends.
 
     ``admin`` is the operator's wish, ``health`` what was observed; ``failures`` counts the requests that
     failed in a row, for which it may be ``ejected``. The pool makes three plain attributes of
@@ -67,6 +68,7 @@ class Backend:
         "authority",
         "ejected",
         "ejection",
+        "exempt",
         "failures",
         "fingerprint",
         "health",
@@ -87,6 +89,7 @@ class Backend:
         self.fingerprint = fingerprint(address)
         self.index = index
         self.leases = 0
+        self.exempt = 0
         self.removed = False
         self.verify = verify
         self.admin = AdminState.READY
@@ -101,12 +104,12 @@ class Backend:
     @property
     def is_full(self) -> bool:
         """Whether it has as much in flight as ``max_conns`` lets it (0 is no limit)."""
-        return 0 < self.address.max_conns <= self.leases
+        return 0 < self.address.max_conns <= self.leases - self.exempt
 
     @property
     def is_available(self) -> bool:
         """Whether it may take work that could as well go elsewhere."""
-        return self.usable and not 0 < self.address.max_conns <= self.leases
+        return self.usable and not 0 < self.address.max_conns <= self.leases - self.exempt
 
     def __repr__(self) -> str:
         return f"<Backend {self.url} leases={self.leases}{' removed' if self.removed else ''}>"
@@ -122,13 +125,20 @@ class Watcher(Protocol):
 class Lease:
     """One unit of work in flight on a backend; `release` is the only way the count goes down."""
 
-    __slots__ = ("_held", "backend", "watcher")
+    __slots__ = ("_held", "_is_exempt", "backend", "watcher")
 
     def __init__(self, backend: Backend, watcher: Watcher | None = None) -> None:
         self.backend = backend
         self.watcher = watcher
         self._held = True
+        self._is_exempt = False
         backend.leases += 1
+
+    def exempt(self) -> None:
+        """Take no room, as ``max_conns`` counts it: this lasts for hours and does little."""
+        if self._held and not self._is_exempt:
+            self._is_exempt = True
+            self.backend.exempt += 1
 
     def release(self, outcome: Outcome = Outcome.ABANDONED, seconds: float = 0.0) -> None:
         """Give the unit back and tell the watcher how the work ended; a second call does nothing.
@@ -138,6 +148,8 @@ class Lease:
         if self._held:
             self._held = False
             self.backend.leases -= 1
+            if self._is_exempt:
+                self.backend.exempt -= 1
             if self.watcher is not None:
                 self.watcher.released(self, outcome, seconds)
 

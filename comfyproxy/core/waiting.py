@@ -34,11 +34,15 @@ class Waiting:
         return len(self._places)
 
     def join(self, waiter: Waiter, backend: Backend | None = None) -> bool:
-        """Wait for room on ``backend``, or on any; ``False`` if too many do so. Who waits already keeps its
-        place."""
+        """Wait for room on ``backend``, or on any; ``False`` if too many do so already.
+
+        Who waits for the same keeps its place, who waits for something else gives it up.
+        """
         if waiter in self._places:
-            return True
-        if len(self._places) >= self.limit:
+            if self._places[waiter] is backend:
+                return True
+            self.leave(waiter)
+        elif len(self._places) >= self.limit:
             return False
         self._last += 1
         self._places[waiter] = backend

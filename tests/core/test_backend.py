@@ -99,3 +99,26 @@ def test_fingerprint_depends_on_the_url_alone() -> None:
     assert plain == fingerprint(Address("http", "gpu1", 8188, weight=5, name="x", origin="--url"))
     assert plain != fingerprint(Address("https", "gpu1", 8188))
     assert plain == "3786d252ee8a", "cookies and prompt ids in the wild have it"
+
+
+def test_exempt_work_counts_as_in_flight_but_takes_no_room() -> None:
+    backend = Backend(Address("http", "a", 8188, max_conns=1))
+    lease = Lease(backend)
+    assert backend.is_full
+    lease.exempt()
+    lease.exempt()
+    assert (backend.leases, backend.is_full, backend.is_available) == (1, False, True)
+    other = Lease(backend)
+    assert backend.is_full
+    lease.release()
+    assert (backend.leases, backend.is_full) == (1, True)
+    other.release()
+    assert (backend.leases, backend.exempt) == (0, 0)
+
+
+def test_released_work_cannot_be_exempt() -> None:
+    backend = Backend(Address("http", "a", 8188))
+    lease = Lease(backend)
+    lease.release()
+    lease.exempt()
+    assert backend.exempt == 0

@@ -131,6 +131,19 @@ def test_no_more_wait_than_may_and_who_waits_already_keeps_its_place(line: Waiti
     assert line.join(Guest(line, lambda: server))
 
 
+def test_who_is_no_longer_bound_to_one_server_waits_for_any_behind_the_others(line: Waiting) -> None:
+    server, gone = backend(), backend("b")
+    (bound,), (other,) = guests(line, 1, server), guests(line, 1, server)
+    line.leave(bound)
+    line.join(bound, gone)
+    line.limit = 1
+    assert line.join(bound)
+    assert len(line) == 2
+    server.leases = 0
+    line.offer(server)
+    assert (other.lease is not None, bound.lease) == (True, None)
+
+
 def test_without_a_limit_above_0_nobody_waits() -> None:
     line = Waiting(0)
     assert not line.join(Guest(line, lambda: None))
