@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from comfyproxy.core.addresses import MAX_SERVERS, Address
+from comfyproxy.core.headerrules import HeaderRule
+from comfyproxy.core.headers import WRITTEN
 from comfyproxy.core.ratelimits import RateLimit
 
 App = Literal["comfyui", "http"]
 Placement = Literal["client", "request"]
 WebSocketMode = Literal["auto", "messages", "relay"]
 AccessLog = Literal["none", "routing", "combined", "json"]
+ProxyProtocol = Literal["none", "v1", "v2"]
 RequestIDs = Literal["errors", "servers", "answers"]
 
 DEFAULT_LISTEN = "tcp:8080:interface=127.0.0.1"
@@ -89,6 +92,7 @@ class PoolConfig:
     app: App = "comfyui"
     placement: Placement = "client"
     insecure_backends: bool = False
+    send_proxy_protocol: ProxyProtocol = "none"
     max_queue: int = DEFAULT_MAX_QUEUE
     retry_budget: float = DEFAULT_RETRY_BUDGET
 
@@ -112,6 +116,8 @@ class RouteConfig:
     max_body: int = 0
     min_rate: int = DEFAULT_MIN_RATE
     rate_limits: tuple[RateLimit, ...] = ()
+    request_headers: tuple[HeaderRule, ...] = ()
+    response_headers: tuple[HeaderRule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +134,8 @@ class Config:
     tcp: bool = False
     websocket: WebSocketMode = "auto"
     trusted_proxies: tuple[str, ...] = ()
+    accept_proxy_protocol: bool = False
+    forwarding_headers: tuple[str, ...] = WRITTEN
     access_log: AccessLog = "routing"
     access_log_file: str = "-"
     debug: bool = False

@@ -7,9 +7,11 @@ so a kind has one parser for all of them.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address, ip_network
 from typing import Any
 
+from comfyproxy.core.headerrules import parse_rule
 from comfyproxy.core.ratelimits import parse_rate_limit
 
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(ms|s|m|h|d|)")
@@ -185,5 +187,7 @@ COUNT = Kind("COUNT", _parse_count)
 NUMBER = Kind("COUNT", _parse_number)
 RATE_LIMIT = Kind("RATE", parse_rate_limit, lambda limit: str(limit or "off"), separator=";")
 """A count that may be 0."""
+REQUEST_RULE = Kind("RULE", partial(parse_rule, side="request"), separator="\n")
+RESPONSE_RULE = Kind("RULE", partial(parse_rule, side="response"), separator="\n")
 PERCENT = Kind("PERCENT", _parse_percent, lambda share: f"{share * 100:g}%")
 """A share, as a fraction of 1."""

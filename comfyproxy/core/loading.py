@@ -54,6 +54,7 @@ def load(layers: Sequence[Layer], tap_conf: TapConf, files: Files) -> Loaded:
     settings = Settings((*layers, tap_conf.options))
     tap_conf = _unless_replaced(tap_conf, Settings(layers), warnings)
     _check_tcp(settings, tap_conf)
+    _check_trust(settings)
     pools = _pools(settings, tap_conf, files, warnings)
     config = Config(
         pools=pools,
@@ -62,6 +63,8 @@ def load(layers: Sequence[Layer], tap_conf: TapConf, files: Files) -> Loaded:
         tcp=settings.value("tcp"),
         websocket=settings.value("websocket"),
         trusted_proxies=settings.value("trusted_proxy"),
+        accept_proxy_protocol=settings.value("accept_proxy_protocol"),
+        forwarding_headers=_forwarding_headers(settings),
         access_log=settings.value("access_log"),
         access_log_file=_access_log_file(settings),
         debug=settings.value("debug"),
@@ -99,6 +102,22 @@ def _check_tcp(settings: Settings, tap_conf: TapConf) -> None:
         raise given.place.error("tcp needs servers; give for example --url tcp://db1:5432")
 
 
+def _check_trust(settings: Settings) -> None:
+    given = settings.given("accept_proxy_protocol")
+    if given is not None and settings.value("accept_proxy_protocol") and not settings.value("trusted_proxy"):
+        raise given.place.error(
+            f"{given.option.key} needs trusted_proxy, the networks of the proxies that send it"
+        )
+
+
+def _forwarding_headers(settings: Settings) -> tuple[str, ...]:
+    kinds: tuple[str, ...] = settings.value("forwarding_headers")
+    given = settings.given("forwarding_headers")
+    if given is not None and "none" in kinds and len(kinds) > 1:
+        raise given.place.error("none stands alone: it means that nothing is sent")
+    return () if "none" in kinds else kinds
+
+
 def _pools(
     settings: Settings, tap_conf: TapConf, files: Files, warnings: list[ConfigWarning]
 ) -> dict[str, PoolConfig]:
@@ -120,6 +139,7 @@ def _pool(name: str, settings: Settings, files: Files, warnings: list[ConfigWarn
         app=app,
         placement=settings.value("placement") or DEFAULT_PLACEMENTS[app],
         insecure_backends=settings.value("insecure_backends"),
+        send_proxy_protocol=settings.value("send_proxy_protocol"),
         max_queue=settings.value("max_queue"),
         retry_budget=settings.value("retry_budget"),
     )
@@ -186,6 +206,8 @@ def _of_route(settings: Settings) -> dict[str, Any]:
         "max_body": settings.value("max_body"),
         "min_rate": settings.value("min_rate"),
         "rate_limits": _rate_limits(settings),
+        "request_headers": settings.value("request_header"),
+        "response_headers": settings.value("response_header"),
     }
 
 

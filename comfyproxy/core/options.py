@@ -21,6 +21,7 @@ from comfyproxy.core.config import (
     Limits,
     Timeouts,
 )
+from comfyproxy.core.headers import WRITABLE, WRITTEN
 from comfyproxy.core.kinds import (
     BOUND,
     COUNT,
@@ -34,6 +35,8 @@ from comfyproxy.core.kinds import (
     NUMBER,
     PERCENT,
     RATE_LIMIT,
+    REQUEST_RULE,
+    RESPONSE_RULE,
     SERVER_LIST,
     SIZE,
     URL,
@@ -49,6 +52,7 @@ VARIABLE_PREFIX = "COMFYPROXY_"
 SERVERS = "Servers"
 BALANCING = "Balancing"
 CLIENTS = "Clients"
+HEADERS = "Headers"
 LOGGING = "Logging"
 TIMEOUTS = "Timeouts (0: none)"
 LIMITS = "Limits"
@@ -151,6 +155,14 @@ OPTIONS = (
         False,
         for_pools=True,
     ),
+    Option(
+        "send-proxy-protocol",
+        SERVERS,
+        choice("none", "v1", "v2"),
+        "begin each connection to a server with a header that says whose it is",
+        "none",
+        for_pools=True,
+    ),
     Option("tcp", SERVERS, FLAG, "balance plain TCP connections over tcp:// servers", False),
     Option(
         "resolve-interval",
@@ -241,9 +253,16 @@ OPTIONS = (
         "trusted-proxy",
         CLIENTS,
         NETWORK,
-        "believe the X-Forwarded fields that come from this network",
+        "believe what the proxies in this network say of clients: their X-Forwarded fields and the like",
         (),
         repeatable=True,
+    ),
+    Option(
+        "accept-proxy-protocol",
+        CLIENTS,
+        FLAG,
+        "connections from trusted proxies begin with a header of the PROXY protocol; without one they end",
+        False,
     ),
     Option(
         "request-id",
@@ -251,6 +270,33 @@ OPTIONS = (
         choice("errors", "servers", "answers"),
         "what carries an X-Request-ID: the proxy's own answers, requests to servers too, or all answers too",
         "errors",
+    ),
+    Option(
+        "forwarding-headers",
+        HEADERS,
+        choice(*WRITABLE, "none", separator="[,;]"),
+        "what tells servers about clients: x-forwarded is X-Forwarded-For, -Proto and -Host, forwarded is"
+        " RFC 7239's",
+        WRITTEN,
+        repeatable=True,
+    ),
+    Option(
+        "request-header",
+        HEADERS,
+        REQUEST_RULE,
+        'what to do to the fields of requests: "set X-Client: {client}", "add NAME: VALUE", "remove NAME"',
+        (),
+        repeatable=True,
+        for_routes=True,
+    ),
+    Option(
+        "response-header",
+        HEADERS,
+        RESPONSE_RULE,
+        'the same for the answers of servers: "remove Server", "set X-Frame-Options: DENY"',
+        (),
+        repeatable=True,
+        for_routes=True,
     ),
     Option(
         "access-log",

@@ -11,6 +11,7 @@
     prefix = "/"
     pool = "gpu"
     timeouts = { response = "2h" }
+    response_headers = { set = { X-Frame-Options = "DENY" }, remove = ["Server"] }
 """
 
 import re
@@ -21,8 +22,9 @@ from typing import Any
 
 from comfyproxy.core.config import DEFAULT_POOL
 from comfyproxy.core.diagnostics import Place, did_you_mean
+from comfyproxy.core.headerrules import ACTIONS, HeaderRule
 from comfyproxy.core.kinds import FLAG
-from comfyproxy.core.options import OPTIONS, TIMEOUT_OPTIONS, Option
+from comfyproxy.core.options import OPTION, OPTIONS, TIMEOUT_OPTIONS, Option
 from comfyproxy.core.settings import Given, Layer, give
 from comfyproxy.core.tomllines import Path, statement_lines
 from comfyproxy.errors import ConfigError
@@ -36,6 +38,7 @@ _BYTE_ORDER_MARK = "\ufeff"
 _TOP_LEVEL = {option.key: option for option in OPTIONS if option.in_tap_conf}
 _OF_POOLS = {option.key: option for option in OPTIONS if option.for_pools}
 _PAGES = {option.key: option for option in OPTIONS if option.group == "pages"}
+_RULES = {f"{key}s": OPTION[key] for key in ("request_header", "response_header")}
 _OF_ROUTES = _PAGES | {option.key: option for option in OPTIONS if option.for_routes}
 
 
@@ -155,12 +158,37 @@ class _Reader:
         layer = {}
         for key, value in table.items():
             place = self._place(*path, key)
+            if key in _RULES and (option := _RULES[key]).key in known:
+                if option.key in table:
+                    raise place.error(f"{key} and {option.key} exclude each other: they say the same")
+                layer[option.key] = self._rules(option, value, (*path, key))
+                continue
             if key not in known:
                 raise place.error(f"{key} is not known here{did_you_mean(key, (*known, *others))}")
             if value != []:
                 texts = _texts(known[key], value, place)
                 layer[known[key].key] = give(known[key], texts, place, self._directory)
         return layer
+
+    def _rules(self, option: Option, content: object, path: Path) -> Given:
+        """Rules for header fields, as a table: ``{ set = {...}, add = {...}, remove = [...] }``."""
+        table = self._table(content, path)
+        texts = []
+        for action, rules in table.items():
+            place = self._place(*path, action)
+            if action not in ACTIONS:
+                raise place.error(f"{action} is not known here{did_you_mean(action, ACTIONS)}")
+            if not isinstance(rules, list if action == "remove" else dict):
+                shape = '["NAME"]' if action == "remove" else '{ NAME = "VALUE" }'
+                raise place.error(f"{action} is written as {action} = {shape}")
+            if action == "remove":
+                texts += [str(HeaderRule(action, name)) for name in _texts(option, rules, place)]
+                continue
+            for name, values in rules.items():
+                if ":" in name:
+                    raise place.error(f"{name!r} cannot name a header field")
+                texts += [str(HeaderRule(action, name, value)) for value in _texts(option, values, place)]
+        return Given(option, tuple(texts), self._place(*path), self._directory)
 
     def _table(self, content: object, path: Path) -> Mapping[str, Any]:
         if not isinstance(content, dict):

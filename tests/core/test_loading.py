@@ -344,6 +344,8 @@ def test_every_other_option_finds_its_field() -> None:
             "plain_io": True,
             "request_id": "answers",
             "trusted_proxy": ["10.0.0.0/8"],
+            "accept_proxy_protocol": True,
+            "forwarding_headers": ["forwarded, x-real-ip"],
             "access_log": "json",
             "access_log_file": "access.log",
             "debug": True,
@@ -363,6 +365,8 @@ def test_every_other_option_finds_its_field() -> None:
         plain_io=True,
         request_ids="answers",
         trusted_proxies=("10.0.0.0/8",),
+        accept_proxy_protocol=True,
+        forwarding_headers=("forwarded", "x-real-ip"),
         access_log="json",
         access_log_file="/site/access.log",
         debug=True,
@@ -373,6 +377,66 @@ def test_every_other_option_finds_its_field() -> None:
         rate_limits=(RateLimit(10, "s", 10), RateLimit(100, "m", 1, "cookie", "id")),
         limits=Limits(*range(1, len(LIMITS) + 1)),
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "kinds"),
+    [
+        ({}, ("x-forwarded", "x-real-ip")),
+        ({"forwarding_headers": ["none"]}, ()),
+        ({"forwarding_headers": ["x-forwarded;forwarded"]}, ("x-forwarded", "forwarded")),
+    ],
+)
+def test_what_tells_servers_about_clients(given: CommandLine, kinds: tuple[str, ...]) -> None:
+    assert config(given).forwarding_headers == kinds
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"forwarding_headers": ["none,forwarded"]}, "--forwarding-headers: none stands alone"),
+        ({"forwarding_headers": ["via"]}, "--forwarding-headers: 'via' is not one of"),
+        (
+            {"accept_proxy_protocol": True},
+            "--accept-proxy-protocol: accept_proxy_protocol needs trusted_proxy, the networks",
+        ),
+        ({"request_header": ["set Via"]}, "--request-header: set Via needs a value"),
+        ({"response_header": ["set Host: a"]}, "--response-header: Host can only be set"),
+    ],
+)
+def test_what_cannot_be_of_headers_is_told(given: CommandLine, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config(given)
+
+
+def test_a_pool_says_whether_its_connections_begin_with_a_header() -> None:
+    text = (
+        "send_proxy_protocol = 'v2'\n"
+        "[pools.a]\nurl = 'http://a'\nsend_proxy_protocol = 'v1'\n[pools.b]\nurl = 'http://b'\n"
+        "[[routes]]\nprefix = '/a'\npool = 'a'\n[[routes]]\nprefix = '/'\npool = 'b'\n"
+    )
+    pools = config({}, text).pools
+    assert {name: pool.send_proxy_protocol for name, pool in pools.items()} == {"a": "v1", "b": "v2"}
+
+
+def test_rules_for_fields_are_those_of_the_route_else_of_all() -> None:
+    text = (
+        "request_headers = { set = { X-A = '1' } }\nresponse_header = 'remove Server'\n"
+        "[[routes]]\nprefix = '/a'\npool = 'default'\nrequest_headers = { remove = ['X-B'] }\n"
+        "[[routes]]\nprefix = '/b'\npool = 'default'\nresponse_headers = {}\n"
+    )
+    rules = [
+        ([str(rule) for rule in route.request_headers], [str(rule) for rule in route.response_headers])
+        for route in config({}, text).routes
+    ]
+    assert rules == [(["remove X-B"], ["remove Server"]), (["set X-A: 1"], [])]
+
+
+def test_rules_on_the_command_line_are_for_everything() -> None:
+    result = config({"request_header": ["set X-A: b, c; d", "remove X-B"], "static": "dist"})
+    assert {tuple(map(str, route.request_headers)) for route in result.routes} == {
+        ("set X-A: b, c; d", "remove X-B")
+    }
 
 
 @pytest.mark.parametrize(

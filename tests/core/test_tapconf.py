@@ -44,6 +44,30 @@ def test_an_empty_array_sets_nothing() -> None:
     assert texts(parse("trusted_proxy = []").options) == {}
 
 
+@pytest.mark.parametrize("before", ["", "[[routes]]\nprefix = '/'\npool = 'default'\n"])
+def test_rules_for_fields_are_tables(before: str) -> None:
+    conf = parse(
+        before
+        + "[[routes]]\nprefix = '/x'\npool = 'default'\n" * bool(before)
+        + "request_headers = { set = { X-A = '{client}: x', X-B = 5 }, add = { X-C = ['1', '2'] } }\n"
+        + "response_headers = { remove = ['Server', 'X-D'], add = {} }\n"
+    )
+    layer = conf.routes[1].options if before else conf.options
+    assert texts(layer) == {
+        "request_header": ("set X-A: {client}: x", "set X-B: 5", "add X-C: 1", "add X-C: 2"),
+        "response_header": ("remove Server", "remove X-D"),
+    }
+    assert [str(rule) for rule in layer["request_header"].values()] == list(layer["request_header"].texts)
+
+
+def test_a_route_may_have_no_rules_where_all_others_have_some() -> None:
+    conf = parse(
+        "request_header = ['remove X-A']\n[[routes]]\nprefix='/'\npool='default'\nrequest_headers={}"
+    )
+    assert texts(conf.options) == {"request_header": ("remove X-A",)}
+    assert texts(conf.routes[0].options) == {"request_header": ()}
+
+
 def test_pools_and_routes_are_tables() -> None:
     conf = parse(
         'placement = "request"\n'
@@ -98,7 +122,7 @@ ONE_POOL = '[pools.gpu]\nurl = "http://a"\n'
         ("route = []", "tap.conf:1: route is not known here; did you mean routes?"),
         (
             "debug = []\nzzz = 1",
-            "tap.conf:2: zzz is not known here; known are access_log, access_log_file, app",
+            "tap.conf:2: zzz is not known here; known are accept_proxy_protocol, access_log, access_log_file",
         ),
         ("app = ['http']", "tap.conf:1: app takes no array"),
         ("url = true", "tap.conf:1: url takes no boolean"),
@@ -168,6 +192,35 @@ ONE_POOL = '[pools.gpu]\nurl = "http://a"\n'
         (
             "[[routes]]\nprefix = '/'\nstatic = 'x'\ntimeouts = { responce = 5 }",
             "tap.conf:4: responce is not known here; did you mean response?",
+        ),
+        (
+            "debug = true\nrequest_headers = ['remove X-A']",
+            "tap.conf:2: request_headers takes tables, not single values",
+        ),
+        (
+            "request_header = ['remove X-A']\nrequest_headers = { remove = ['X-B'] }",
+            "tap.conf:2: request_headers and request_header exclude each other: they say the same",
+        ),
+        ("request_headers = { put = { X-A = '1' } }", "tap.conf:1: put is not known here; known are add"),
+        (
+            "\nresponse_headers = { remove = { X-A = '1' } }",
+            'tap.conf:2: remove is written as remove = ["NAME"]',
+        ),
+        (
+            "response_headers = { set = ['X-A'] }",
+            'tap.conf:1: set is written as set = { NAME = "VALUE" }',
+        ),
+        (
+            "response_headers = { set = { X-A = true } }",
+            "tap.conf:1: response_header takes no boolean",
+        ),
+        (
+            "response_headers = { set = { 'X:A' = '1' } }",
+            "tap.conf:1: 'X:A' cannot name a header field",
+        ),
+        (
+            "[pools.gpu]\nurl = 'http://a'\nrequest_headers = {}",
+            "tap.conf:3: request_headers is not known here",
         ),
         (
             "[[routes]]\nprefix = '/'\nstatic = 'x'\n[routes.timeouts]\nhead = 1\nwait = 5",
