@@ -314,7 +314,7 @@ class Downstream(RelayEnd):
     def drain(self) -> None:
         """Close as soon as nothing is being answered."""
         self._keep = False
-        if self._exchange is None and self.relay is None and not self._lingering:
+        if self.work is Work.IDLE:
             self._close()
 
     @property
