@@ -11,11 +11,12 @@ import pytest
 
 from comfyproxy.proxy import splice, uploads, upstream
 from comfyproxy.testing import rig
+from tests.accelerators.loopback_network import LoopbackNetwork
 from tests.accelerators.memory_kernel import EagerMemoryConnection, Kernel, SplicingNetwork
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--accelerators", choices=["eager", "spliced"], required=True)
+    parser.addoption("--accelerators", choices=["eager", "spliced", "loopback"], required=True)
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +24,17 @@ def accelerators(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     """Accelerate the rigs of a test; at its end no descriptor may be open."""
     kernel = Kernel()
     monkeypatch.setattr(splice, "_spare", [])
-    if request.config.getoption("accelerators") == "eager":
+    networks: list[LoopbackNetwork] = []
+    if request.config.getoption("accelerators") == "loopback":
+
+        def network(connection: object) -> LoopbackNetwork:
+            networks.append(LoopbackNetwork())
+            return networks[-1]
+
+        monkeypatch.setattr(rig, "MemoryNetwork", network)
+        for module in (splice, upstream, uploads):
+            monkeypatch.setattr(module, "WORTHWHILE", 1)
+    elif request.config.getoption("accelerators") == "eager":
         eager = rig.MemoryNetwork
         monkeypatch.setattr(rig, "MemoryNetwork", lambda connection: eager(connection=EagerMemoryConnection))
     else:
@@ -35,3 +46,5 @@ def accelerators(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     while splice._spare:
         splice._close(splice._spare.pop())
     assert kernel.descriptors == {}
+    for network in networks:
+        network.close()

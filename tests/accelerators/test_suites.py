@@ -26,6 +26,19 @@ sys.exit(pytest.main(sys.argv[1:]))
 
 RULES = ["tests/proxy_rules", "-p", "tests.accelerators.plugin"]
 
+INSIDE_THE_NETWORK = (
+    "back_pressure",
+    "too_much_is_refused",
+    "read_ahead_is_bounded",
+    "too_early_is_bounded",
+    "that_waited_goes",
+    "before_the_request_is_complete",
+    "however_it_arrives",
+    "test_corpus",
+    "invalid_request",
+)
+"""Tests that count octets on their way, or deliver each by itself: only a network in memory can."""
+
 
 @pytest.mark.parametrize(
     "arguments",
@@ -34,6 +47,10 @@ RULES = ["tests/proxy_rules", "-p", "tests.accelerators.plugin"]
         pytest.param([*RULES, "--accelerators=eager", "-k", "daemon and not invalid_request"], id="eager"),
         # The bodies of the corpus are short and come with their heads.
         pytest.param([*RULES, "--accelerators=spliced", "-k", "daemon and not test_corpus"], id="spliced"),
+        pytest.param(
+            [*RULES, "--accelerators=loopback", "-k", " and not ".join(("daemon", *INSIDE_THE_NETWORK))],
+            id="loopback",
+        ),
         pytest.param(
             [
                 "tests/accelerators",
