@@ -4,7 +4,7 @@ Time still passes when it is told to, and a test still lets everything happen th
 network in memory can show, where octets are at each moment, can't be asked here.
 """
 
-# ruff: noqa: N802, N803 -- most of these names are those of Twisted's reactors.
+# ruff: noqa: N802 -- most of these names are those of Twisted's reactors.
 
 from contextlib import suppress
 from typing import Any
@@ -20,7 +20,7 @@ from comfyproxy.testing.network import MemoryConnector
 HERE = "127.0.0.1"
 
 SETTLING = 0.003
-"""Seconds in which nothing happens before the network is taken to be at rest: a busy kernel may deliver late."""
+"""Seconds without an event after which the network is taken to be at rest: a busy kernel may deliver late."""
 
 
 class _Server(EagerServer):
