@@ -9,7 +9,8 @@ from itertools import groupby
 from pathlib import Path
 
 from comfyproxy.core.kinds import FLAG
-from comfyproxy.core.options import OPTIONS, Option
+from comfyproxy.core.option import Option
+from comfyproxy.core.options import OPTIONS
 
 DOCS = Path(__file__).parent
 PAGE = DOCS / "reference" / "options.md"

@@ -8,7 +8,8 @@ import pytest
 
 from comfyproxy.core.addresses import Address
 from comfyproxy.core.config import Config, PoolConfig, RouteConfig
-from comfyproxy.core.options import OPTIONS, Option
+from comfyproxy.core.option import Option
+from comfyproxy.core.options import OPTIONS
 from comfyproxy.core.settings import Settings
 from comfyproxy.core.tapconf import parse_tap_conf
 from comfyproxy.service.sources import Sources
@@ -17,7 +18,7 @@ SAMPLE = Path(__file__).parent.parent / "tap.conf"
 IN_TAP_CONF = [option for option in OPTIONS if option.in_tap_conf]
 
 # Options that have no default to show, or one that depends on another.
-EXAMPLES = {"file", "static", "frontend", "trusted_proxy", "placement"}
+EXAMPLES = {"file", "static", "frontend", "trusted_proxy", "placement", "probe"}
 
 
 def statements(pattern: str) -> dict[str, str]:

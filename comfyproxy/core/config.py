@@ -29,6 +29,7 @@ DEFAULT_RETRY_BUDGET = 0.2
 DEFAULT_POOL = "default"
 DEFAULT_MIN_RATE = 100
 DEFAULT_PLACEMENTS: Mapping[App, Placement] = {"comfyui": "client", "http": "request"}
+DEFAULT_PROBES: Mapping[App, str] = {"comfyui": "comfyui", "http": "none"}
 
 BALANCED_PREFIXES = (
     "/internal",
@@ -81,6 +82,27 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class HealthConfig:
+    """How a pool finds out which of its servers work, and what it does about those that do not.
+
+    ``probe`` is ``comfyui``, ``tcp``, ``none`` or ``http:/PATH``, and ``status`` has the ranges of statuses
+    that are good. Times are in seconds, shares of 1.
+    """
+
+    probe: str = "comfyui"
+    status: tuple[tuple[int, int], ...] = ((200, 399),)
+    interval: float = 5
+    timeout: float = 5
+    rise: int = 2
+    fall: int = 3
+    eject_failures: int = 5
+    eject_time: float = 10
+    eject_share: float = 0.5
+    panic_threshold: float = 0.1
+    slow_start: float = 0
+
+
+@dataclass(frozen=True, slots=True)
 class PoolConfig:
     """A named set of servers and how requests are spread over them.
 
@@ -92,6 +114,7 @@ class PoolConfig:
     app: App = "comfyui"
     placement: Placement = "client"
     insecure_backends: bool = False
+    health: HealthConfig = HealthConfig()
     send_proxy_protocol: ProxyProtocol = "none"
     max_queue: int = DEFAULT_MAX_QUEUE
     retry_budget: float = DEFAULT_RETRY_BUDGET

@@ -18,6 +18,8 @@ _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(ms|s|m|h|d|)")
 _UNITS = {"ms": 0.001, "": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _SIZE = re.compile(r"([0-9]{1,12})(?:([KMG])(?:i?B)?)?", re.IGNORECASE)
 _MULTIPLES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_PROBE = re.compile(r"http:/[!-~]*")
+_STATUSES = re.compile(r"([2-5][0-9][0-9])(?:-([2-5][0-9][0-9]))?")
 _COUNT = re.compile(r"[0-9]{1,9}")
 _PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,2})?)%?")
 _FLAGS = {
@@ -67,6 +69,13 @@ def _parse_duration(text: str) -> float:
     if not found:
         raise ValueError(f"{text!r} is not a duration; write for example 30, 500ms, 30s, 5m or 1h")
     return float(found[1]) * _UNITS[found[2]]
+
+
+def _parse_period(text: str) -> float:
+    seconds = _parse_duration(text)
+    if not seconds:
+        raise ValueError("0 would be no time at all")
+    return seconds
 
 
 def _show_duration(seconds: float) -> str:
@@ -160,6 +169,26 @@ def _show_name_server(server: tuple[str, int]) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def _parse_probe(text: str) -> str:
+    if text in ("comfyui", "tcp", "none") or _PROBE.fullmatch(text):
+        return text
+    raise ValueError(f"{text!r} is no check; write comfyui, tcp, none, or for example http:/health")
+
+
+def _parse_statuses(text: str) -> tuple[tuple[int, int], ...]:
+    ranges = []
+    for part in text.split(","):
+        found = _STATUSES.fullmatch(part.strip())
+        if not found or (first := int(found[1])) > (last := int(found[2] or first)):
+            raise ValueError(f"{text!r} are no statuses; write for example 200-399 or 200,204")
+        ranges.append((first, last))
+    return tuple(ranges)
+
+
+def _show_statuses(ranges: tuple[tuple[int, int], ...]) -> str:
+    return ",".join(f"{first}-{last}" if first < last else f"{first}" for first, last in ranges)
+
+
 def choice(*choices: str, separator: str = "") -> Kind:
     """One of a few words; ``separator`` as in `Kind`."""
 
@@ -181,6 +210,10 @@ ENDPOINT = Kind("ENDPOINT", _parse_endpoint, separator=";")
 NETWORK = Kind("NETWORK", _parse_network, separator="[,;]")
 NAME_SERVER = Kind("ADDRESS", _parse_name_server, _show_name_server, separator="[,;]")
 DURATION = Kind("TIME", _parse_duration, _show_duration)
+PERIOD = Kind("TIME", _parse_period, _show_duration)
+"""A duration that is not 0."""
+PROBE = Kind("PROBE", _parse_probe)
+STATUSES = Kind("STATUSES", _parse_statuses, _show_statuses)
 SIZE = Kind("SIZE", _parse_size, _show_size)
 BOUND = Kind("SIZE", _parse_bound, _show_size)
 COUNT = Kind("COUNT", _parse_count)

@@ -9,14 +9,17 @@ from comfyproxy.core.config import (
     BALANCED_PREFIXES,
     DEFAULT_PLACEMENTS,
     DEFAULT_POOL,
+    DEFAULT_PROBES,
     DEFAULT_URL,
     Config,
+    HealthConfig,
     Limits,
     PoolConfig,
     RouteConfig,
     Timeouts,
 )
 from comfyproxy.core.diagnostics import ConfigWarning, Place
+from comfyproxy.core.health_options import HEALTH_OPTIONS
 from comfyproxy.core.options import LIMIT_OPTIONS, TIMEOUT_OPTIONS
 from comfyproxy.core.ratelimits import RateLimit
 from comfyproxy.core.settings import Given, Layer, Settings
@@ -139,10 +142,17 @@ def _pool(name: str, settings: Settings, files: Files, warnings: list[ConfigWarn
         app=app,
         placement=settings.value("placement") or DEFAULT_PLACEMENTS[app],
         insecure_backends=settings.value("insecure_backends"),
+        health=_health(settings, DEFAULT_PROBES[app]),
         send_proxy_protocol=settings.value("send_proxy_protocol"),
         max_queue=settings.value("max_queue"),
         retry_budget=settings.value("retry_budget"),
     )
+
+
+def _health(settings: Settings, probe: str) -> HealthConfig:
+    values = {option.key.removeprefix("probe_"): settings.value(option.key) for option in HEALTH_OPTIONS}
+    values["probe"] = values["probe"] or ("none" if settings.value("tcp") else probe)
+    return HealthConfig(**values)
 
 
 def _servers(settings: Settings, files: Files) -> Parsed:

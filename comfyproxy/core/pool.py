@@ -153,7 +153,7 @@ class Pool:
             backend.removed = False
             self._by_key[key] = backend
         for backend in former.values():
-            backend.removed = True
+            backend.removed, backend.usable = True, False
         self._removed = former
         self.backends = tuple(self._by_key.values())
         self._forget_idle()
@@ -216,8 +216,9 @@ class Pool:
                 self._eject(backend, outcome, now)
 
     def _may_eject(self) -> bool:
+        """Whether the pool can do without one more: the last one that is up stays."""
         ejected = sum(backend.ejected for backend in self._timed)
-        return self.rules.ejection.allow(ejected, len(self.backends))
+        return self._tally[_Standing.FIT] > 1 and self.rules.ejection.allow(ejected, len(self.backends))
 
     def _eject(self, backend: Backend, outcome: Outcome, now: float) -> None:
         ejection = backend.ejection = eject(backend.ejection, now, self.rules.ejection)

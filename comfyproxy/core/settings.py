@@ -11,7 +11,8 @@ from urllib.parse import unquote
 from comfyproxy.core.diagnostics import ConfigWarning, Place
 from comfyproxy.core.dotenv import Variable
 from comfyproxy.core.kinds import FLAG
-from comfyproxy.core.options import OPTION, OPTIONS, VARIABLE_PREFIX, Option
+from comfyproxy.core.option import VARIABLE_PREFIX, Option
+from comfyproxy.core.options import OPTION, OPTIONS
 
 _FILE_URL = re.compile(r"file:(?://(?P<host>[^/]*))?(?P<path>/.*)?", re.IGNORECASE)
 

@@ -24,7 +24,8 @@ from comfyproxy.core.config import DEFAULT_POOL
 from comfyproxy.core.diagnostics import Place, did_you_mean
 from comfyproxy.core.headerrules import ACTIONS, HeaderRule
 from comfyproxy.core.kinds import FLAG
-from comfyproxy.core.options import OPTION, OPTIONS, TIMEOUT_OPTIONS, Option
+from comfyproxy.core.option import Option
+from comfyproxy.core.options import OPTION, OPTIONS, TIMEOUT_OPTIONS
 from comfyproxy.core.settings import Given, Layer, give
 from comfyproxy.core.tomllines import Path, statement_lines
 from comfyproxy.errors import ConfigError

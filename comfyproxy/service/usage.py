@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 from twisted.python import usage
 
 from comfyproxy.core.kinds import DIRECTORY, FILE, FLAG
-from comfyproxy.core.options import HELP_FORMATTER, OPTIONS, Option, add_arguments
+from comfyproxy.core.option import Option
+from comfyproxy.core.options import HELP_FORMATTER, OPTIONS, add_arguments
 from comfyproxy.core.settings import CommandLine
 from comfyproxy.service.sources import Sources
 

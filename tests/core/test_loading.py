@@ -1,11 +1,12 @@
 """A configuration put together from settings: pools, routes, checks, and what replaces what."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
 from comfyproxy.core.addresses import Address
-from comfyproxy.core.config import BALANCED_PREFIXES, Config, Limits, RouteConfig, Timeouts
+from comfyproxy.core.config import BALANCED_PREFIXES, Config, HealthConfig, Limits, RouteConfig, Timeouts
 from comfyproxy.core.diagnostics import Place
 from comfyproxy.core.loading import Loaded, load
 from comfyproxy.core.options import TIMEOUT_OPTIONS
@@ -109,6 +110,27 @@ class TestServers:
     def test_a_mistake_in_tap_conf_has_its_line(self) -> None:
         assert failure({}, 'debug = true\nurl = "http://a:0"') == (
             "tap.conf:2: the port 0 is not a number from 1 to 65535"
+        )
+
+    @pytest.mark.parametrize(
+        ("options", "probe"),
+        [
+            ({}, "comfyui"),
+            ({"app": "http"}, "none"),
+            ({"tcp": True, "url": ["tcp://db1:5432"]}, "none"),
+            ({"app": "http", "probe": "http:/health"}, "http:/health"),
+            ({"probe": "none"}, "none"),
+        ],
+    )
+    def test_servers_are_checked_as_the_application_needs_it(
+        self, options: dict[str, Any], probe: str
+    ) -> None:
+        assert config(options).pools["default"].health == HealthConfig(probe=probe)
+
+    def test_health_is_as_it_is_said_to_be(self) -> None:
+        said = {"probe_status": "200,204", "probe_fall": "5", "eject_failures": "0", "panic_threshold": "50%"}
+        assert config(said).pools["default"].health == HealthConfig(
+            status=((200, 200), (204, 204)), fall=5, eject_failures=0, panic_threshold=0.5
         )
 
 

@@ -8,13 +8,13 @@ import pytest
 
 from comfyproxy.core.config import Limits, Timeouts
 from comfyproxy.core.kinds import FLAG
+from comfyproxy.core.option import Option
 from comfyproxy.core.options import (
     HELP_FORMATTER,
     LIMIT_OPTIONS,
     OPTION,
     OPTIONS,
     TIMEOUT_OPTIONS,
-    Option,
     add_arguments,
 )
 

@@ -209,6 +209,14 @@ def test_no_more_than_the_share_is_ejected_and_the_only_server_never() -> None:
     assert (alone.usable, alone.told()) == ([0], [])
 
 
+def test_last_server_that_is_up_is_not_ejected() -> None:
+    pool = Watched(3, HealthRules(probed=True, ejection=EJECTING.ejection)).all_up()
+    pool.check(0, False, False, False)
+    pool.fail(1, 3)
+    pool.fail(2, 30)
+    assert pool.usable == [2]
+
+
 def test_server_that_checks_call_down_is_not_ejected_besides_and_coming_up_ends_an_ejection() -> None:
     pool = Watched(2, HealthRules(probed=True, ejection=EJECTING.ejection)).all_up()
     pool.fail(0, 3)

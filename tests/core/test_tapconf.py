@@ -136,7 +136,7 @@ ONE_POOL = '[pools.gpu]\nurl = "http://a"\n'
             "\n[pools.'a b']\nurl = 'http://a'",
             "tap.conf:2: 'a b' cannot name a pool; use up to 64 letters, digits, dots, - and _",
         ),
-        (ONE_POOL + "listen = 'tcp:80'", "tap.conf:3: listen is not known here; known are app, file, "),
+        (ONE_POOL + "listen = 'tcp:80'", "tap.conf:3: listen is not known here; known are app, "),
         (
             "url = 'http://b'\n" + ONE_POOL,
             "tap.conf:1: url stands beside [pools]; put it into one of them",

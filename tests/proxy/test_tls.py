@@ -17,6 +17,8 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from comfyproxy.core.addresses import Address
 from comfyproxy.core.config import Timeouts
+from comfyproxy.core.probing import HttpProbe, TcpProbe
+from comfyproxy.proxy.probes import Check, ProbePlan
 from comfyproxy.testing import RawClient, Rig, ScriptedBackend, Step
 from comfyproxy.testing.rig import HERE, OK, PORT, daemon
 
@@ -320,3 +322,50 @@ def test_who_leaves_takes_the_request_along(secure):
     client.close()
     rig.network.run()
     assert (rig.leases, rig.backend.open_connections) == (0, [])
+
+
+def checked(rig: Rig, probe: Any) -> tuple[bool, str, bool]:
+    """What a check of the rig's only backend says."""
+    said: list[tuple[bool, str, bool]] = []
+    plan = ProbePlan(probe, timeout=5.0)
+    Check(
+        rig.network,
+        rig.pool.backends[0],
+        plan,
+        lambda verdict, slow: said.append((verdict.ok, verdict.reason, slow)),
+    ).start()
+    rig.advance(6)
+    assert rig.backend.open_connections == []
+    return said[0]
+
+
+@pytest.mark.parametrize("probe", [HttpProbe("/"), TcpProbe()])
+def test_a_check_is_made_over_tls(make_https, trusted, probe):
+    rig = make_https(ok(), trusted.server("gpu1"))
+    assert checked(rig, probe)[0]
+
+
+def test_a_check_of_a_server_with_anothers_certificate_fails(make_https, trusted):
+    rig = make_https(ok(), trusted.server("other"))
+    assert checked(rig, TcpProbe()) == (False, "its certificate is for another name", False)
+
+
+def test_a_check_of_a_server_whose_certificate_nobody_knows_fails(make_https, trusted):
+    rig = make_https(ok(), Authority().server("gpu1"))
+    assert checked(rig, TcpProbe()) == (False, "TLS: certificate verify failed", False)
+
+
+def test_a_check_of_a_server_that_leaves_in_the_handshake_fails(make_rig, trusted):
+    leaves = ScriptedBackend([Step(after=b"", end="close")])
+    rig = make_rig(leaves, addresses=[Address("https", "10.0.0.1", 8443)])
+    assert checked(rig, TcpProbe()) == (False, "it closed the connection during the handshake", False)
+
+
+def test_a_check_does_not_wait_for_a_server_that_never_ends_its_tls(make_https, trusted):
+    rig = make_https(ScriptedBackend([Step(send=OK)], stays_open=True), trusted.server("gpu1"))
+    assert checked(rig, HttpProbe("/"))[0]
+
+
+def test_a_check_of_a_server_that_takes_the_connection_and_no_handshake_is_slow(make_rig, trusted):
+    rig = make_rig(ScriptedBackend(), addresses=[Address("https", "10.0.0.1", 8443)])
+    assert checked(rig, TcpProbe()) == (False, "no answer within 5 s", True)
