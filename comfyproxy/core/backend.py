@@ -52,7 +52,7 @@ class Backend:
     A reload gives a surviving backend a new `address` (its weight or name may have changed) and keeps the
     object, so its state and its connections stay. ``index`` is its place in the pool, from 0. ``leases`` is
     the work in flight, of which ``exempt`` units take no room. ``verify`` says whether its certificate must
-    be good (``https``). ``removed`` says that a reload took it out: it gets no new clients and lives until
+    be good (``https``), ``proxy_protocol`` which version of it begins each connection (0: none). ``removed`` says that a reload took it out: it gets no new clients and lives until
     its last lease ends.
 
     ``admin`` is the operator's wish, ``health`` what was observed; ``failures`` counts the requests that
@@ -74,6 +74,7 @@ class Backend:
         "health",
         "index",
         "leases",
+        "proxy_protocol",
         "removed",
         "takes_pins",
         "url",
@@ -82,7 +83,9 @@ class Backend:
         "weight",
     )
 
-    def __init__(self, address: Address, index: int = 0, *, verify: bool = True) -> None:
+    def __init__(
+        self, address: Address, index: int = 0, *, verify: bool = True, proxy_protocol: int = 0
+    ) -> None:
         self.address = address
         self.url = address.url
         self.authority = address.authority.encode("ascii")
@@ -92,6 +95,7 @@ class Backend:
         self.exempt = 0
         self.removed = False
         self.verify = verify
+        self.proxy_protocol = proxy_protocol
         self.admin = AdminState.READY
         self.health: Health = UNOBSERVED
         self.failures = 0

@@ -54,7 +54,8 @@ class _Standing(Enum):
 
 
 class Pool:
-    """The backends of one name; ``verify`` says whether ``https`` needs a good certificate.
+    """The backends of one name; ``verify`` says whether ``https`` needs a good certificate, and
+    ``proxy_protocol`` which version of it begins each connection (0: none).
 
     A backend that a reload removes keeps serving the clients that are on it (their WebSocket, and requests
     that need the files and the queue it holds) until its last lease ends; then it is forgotten. If a
@@ -79,6 +80,7 @@ class Pool:
         "name",
         "on_change",
         "on_event",
+        "proxy_protocol",
         "rules",
         "verify",
     )
@@ -89,10 +91,12 @@ class Pool:
         addresses: Iterable[Address] = (),
         *,
         verify: bool = True,
+        proxy_protocol: int = 0,
         rules: HealthRules = HealthRules(),
     ) -> None:
         self.name = name
         self.verify = verify
+        self.proxy_protocol = proxy_protocol
         self.rules = rules
         self.backends: tuple[Backend, ...] = ()
         self.on_change: Callable[[Backend], None] | None = None
@@ -160,7 +164,7 @@ class Pool:
         self._count_anew()
 
     def _new(self, address: Address, now: float) -> Backend:
-        backend = Backend(address, verify=self.verify)
+        backend = Backend(address, verify=self.verify, proxy_protocol=self.proxy_protocol)
         if self.rules.probed:
             backend.health = unknown(now)
         return backend

@@ -29,6 +29,7 @@ from comfyproxy.core.backend import Backend
 from comfyproxy.core.config import Timeouts
 from comfyproxy.errors import ConnectFailed
 from comfyproxy.proxy.deadlines import Deadlines
+from comfyproxy.proxy.proxyprotocol import Greeted
 from comfyproxy.proxy.tls import client_tls
 from comfyproxy.proxy.upstream import SecureUpstream, Upstream
 
@@ -49,7 +50,7 @@ class Waiter(Protocol):
 class Dialer:
     """Makes one connection to ``address``: resolves its name, tries what comes back in order, shakes hands.
 
-    With ``tls`` it is encrypted. Exactly one of ``waiter``'s methods is called, unless `cancel` is
+    With ``tls`` it is encrypted. ``greeting`` goes before all else. Exactly one of ``waiter``'s methods is called, unless `cancel` is
     called first.
     """
 
@@ -61,7 +62,9 @@ class Dialer:
         waiter: Waiter,
         timeout: float,
         tls: Callable[[], IOpenSSLClientConnectionCreator] | None = None,
+        greeting: bytes = b"",
     ) -> None:
+        self.greeting = greeting
         self._reactor = reactor
         self._address = address
         self._build = build
@@ -118,10 +121,12 @@ class Dialer:
         if host is None:
             self._give_up(self._error)
             return
-        factory: ClientFactory | TLSMemoryBIOFactory = _DialFactory(self, self._build)
+        factory: Any = _DialFactory(self, self._build)
         if self._tls is not None:
             factory = TLSMemoryBIOFactory(self._tls(), True, factory, self._reactor)
             factory.noisy = False
+        if self.greeting:
+            factory = Greeted(self.greeting, factory)
         self._connector = self._reactor.connectTCP(host, self._address.port, factory, timeout=None)
 
     def _timed_out(self, timeout: float) -> None:
@@ -198,13 +203,24 @@ class Connector:
         self._idle: list[Upstream] = []
         self._dialing: dict[Upstream, Dialer] = {}
 
-    def take_idle(self) -> Upstream | None:
-        """An idle connection, or ``None``."""
+    def take_idle(self, greeting: bytes = b"") -> Upstream | None:
+        """An idle connection that began with ``greeting``, or ``None``."""
+        if greeting:
+            return self._take_greeted(greeting)
         return self._idle.pop() if self._idle else None
 
-    def dial(self, waiter: Waiter, timeout: float) -> Dialer:
+    def _take_greeted(self, greeting: bytes) -> Upstream | None:
+        for upstream in reversed(self._idle):
+            if upstream.greeting == greeting:
+                self._idle.remove(upstream)
+                return upstream
+        return None
+
+    def dial(self, waiter: Waiter, timeout: float, greeting: bytes = b"") -> Dialer:
         """Make a connection for ``waiter``; the dialer returned can be cancelled."""
-        dialer = Dialer(self._reactor, self.backend.address, self._build, waiter, timeout, self._tls)
+        dialer = Dialer(
+            self._reactor, self.backend.address, self._build, waiter, timeout, self._tls, greeting
+        )
         dialer.dial()
         return dialer
 
@@ -233,6 +249,11 @@ class Connector:
         if upstream in self._idle:
             self._idle.remove(upstream)
 
+    def close_greeted(self, greeting: bytes) -> None:
+        """Close the idle connections that began so: their client is gone."""
+        while (upstream := self._take_greeted(greeting)) is not None:
+            upstream.close()
+
     def close_idle(self) -> None:
         """Close what is idle; the backend was removed, or the proxy stops."""
         idle, self._idle = self._idle, []
@@ -246,6 +267,7 @@ class Connector:
 
     def _build(self, dialer: Dialer) -> Upstream:
         upstream = (SecureUpstream if self.backend.address.scheme == "https" else Upstream)(self)
+        upstream.greeting = dialer.greeting
         self.open.add(upstream)
         self._dialing[upstream] = dialer
         return upstream

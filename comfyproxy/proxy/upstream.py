@@ -44,7 +44,9 @@ MAX_INFORMATIONAL = 32
 
 @implementer(IPushProducer)
 class Upstream(RelayEnd):
-    """One connection to a backend."""
+    """One connection to a backend; ``greeting`` is what it began with, if anything goes before requests."""
+
+    greeting = b""
 
     def __init__(self, connector: "Connector") -> None:
         self.connector = connector
