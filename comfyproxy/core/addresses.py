@@ -9,7 +9,7 @@ The grammar, in which ``blank`` is a space or a tab::
     host       = 1*( name-character / range ) / "[" ipv6-address "]"
     port       = 1*( digit / range )
     range      = "[" 1*digit "-" 1*digit "]"
-    attribute  = "weight=" number / "max_conns=" number / "name=" word
+    attribute  = "weight=" number / "max_conns=" number / "name=" word / "backup=" ( "0" / "1" )
 
 A range stands for each of its numbers, both ends included, padded with zeros if its start is: ``[01-20]``.
 Several ranges in one URL multiply out, the leftmost slowest. Two spellings are understood though a mark is
@@ -18,7 +18,7 @@ missing, with a warning: ``localhost[8188-8190]`` is ``localhost:[8188-8190]``, 
 
 A text file has one list a line; ``#`` at the start of a line or after a blank begins a comment. A JSON file
 is an array whose elements are lists as strings, or servers as objects of the form
-``{"url": ..., "weight": 2, "max_conns": 8, "name": "gpu-a"}``.
+``{"url": ..., "weight": 2, "max_conns": 8, "name": "gpu-a", "backup": true}``.
 """
 
 import json
@@ -50,8 +50,9 @@ _NO_ATTRIBUTES: _Attributes = {}
 class Address:
     """Where one server is and how it is to be used.
 
-    ``host`` has no brackets even for IPv6; ``max_conns`` 0 is no limit; ``origin`` says where it was named
-    (``servers.txt:3``, ``--url``) and does not count in comparisons.
+    ``host`` has no brackets even for IPv6; ``max_conns`` 0 is no limit; a ``backup`` gets work only when no
+    other server can; ``origin`` says where it was named (``servers.txt:3``, ``--url``) and does not count in
+    comparisons.
     """
 
     scheme: str
@@ -60,6 +61,7 @@ class Address:
     weight: int = 1
     max_conns: int = 0
     name: str = ""
+    backup: bool = False
     origin: str = field(default="", compare=False)
 
     @property
@@ -89,6 +91,7 @@ class Address:
             ("weight", self.weight, 1),
             ("max_conns", self.max_conns, 0),
             ("name", self.name, ""),
+            ("backup", int(self.backup), 0),
         )
         return " ".join(
             (self.url, *(f"{key}={value}" for key, value, default in attributes if value != default))
@@ -280,6 +283,12 @@ def _whole_number(text: str) -> int:
     return int(text)
 
 
+def _flag(text: str) -> bool:
+    if text not in ("0", "1", "false", "true"):
+        raise ValueError("this takes 1 or 0, in JSON true or false")
+    return text in ("1", "true")
+
+
 def _name(text: str) -> str:
     if not _NAME.fullmatch(text):
         raise ValueError("a name has up to 64 letters, digits, dots, - and _")
@@ -290,4 +299,5 @@ _ATTRIBUTES: dict[str, Callable[[str], int | str]] = {
     "weight": _weight,
     "max_conns": _whole_number,
     "name": _name,
+    "backup": _flag,
 }

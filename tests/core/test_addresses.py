@@ -205,6 +205,14 @@ class TestLists:
             Address("http", "b", 80),
         )
 
+    @pytest.mark.parametrize(
+        ("value", "backup"), [("1", True), ("true", True), ("0", False), ("false", False)]
+    )
+    def test_a_server_is_a_backup_or_is_not(self, value: str, backup: bool) -> None:
+        assert parse_addresses(f"http://a backup={value}") == (Address("http", "a", 80, backup=backup),)
+        (one,) = parse_json_file(f'[{{"url": "http://a", "backup": {int(backup)}}}]', "s.json").addresses
+        assert one.backup is backup
+
     def test_attributes_belong_to_every_server_of_a_range(self) -> None:
         assert [address.weight for address in parse_addresses("http://a[1-3] weight=5")] == [5, 5, 5]
 
@@ -219,7 +227,7 @@ class TestLists:
             ("http://a wieght=2", "10: wieght is not an attribute of a server; did you mean weight?"),
             (
                 "http://a colour=red",
-                "10: colour is not an attribute of a server; known are max_conns, name, weight",
+                "10: colour is not an attribute of a server; known are backup, max_conns, name, weight",
             ),
             ("http://a weight=2 weight=2", "19: weight is given twice for one server"),
             (
@@ -248,6 +256,7 @@ class TestLists:
                 "http://a name=a/b",
                 "10: name=a/b does not work: a name has up to 64 letters, digits, dots, - and _",
             ),
+            ("http://a backup=yes", "10: backup=yes does not work: this takes 1 or 0, in JSON true or false"),
             (
                 "http://a[1-3] name=x",
                 "1: http://a[1-3] stands for 3 servers, and a name is for one; leave out name=x",
@@ -391,7 +400,7 @@ class TestJsonFiles:
         text = """\ufeff[
             "http://a, http://b weight=3",
             {"url": "http://c[1-2]", "weight": 2, "max_conns": 8},
-            {"name": "gpu-d", "url": "d:81"}
+            {"name": "gpu-d", "url": "d:81", "backup": true}
         ]"""
         parsed = parse_json_file(text, "s.json")
         assert parsed.addresses == (
@@ -399,7 +408,7 @@ class TestJsonFiles:
             Address("http", "b", 80, weight=3),
             Address("http", "c1", 80, weight=2, max_conns=8),
             Address("http", "c2", 80, weight=2, max_conns=8),
-            Address("http", "d", 81, name="gpu-d"),
+            Address("http", "d", 81, name="gpu-d", backup=True),
         )
         assert [address.origin for address in parsed.addresses] == [
             "s.json:2",
@@ -456,6 +465,7 @@ addresses = st.builds(
     weight=st.integers(1, 65_535),
     max_conns=st.integers(0, 999_999_999),
     name=st.from_regex(r"[A-Za-z0-9._-]{0,12}", fullmatch=True),
+    backup=st.booleans(),
 )
 
 
