@@ -52,8 +52,8 @@ class Backend:
     A reload gives a surviving backend a new `address` (its weight or name may have changed) and keeps the
     object, so its state and its connections stay. ``index`` is its place in the pool, from 0. ``leases`` is
     the work in flight, of which ``exempt`` units take no room. ``verify`` says whether its certificate must
-    be good (``https``), ``proxy_protocol`` which version of it begins each connection (0: none). ``removed`` says that a reload took it out: it gets no new clients and lives until
-    its last lease ends.
+    be good (``https``), ``proxy_protocol`` which version of it begins each connection (0: none). ``removed``
+    says that a reload took it out: it gets no new clients and lives until its last lease ends.
 
     ``admin`` is the operator's wish, ``health`` what was observed; ``failures`` counts the requests that
     failed in a row, for which it may be ``ejected``. The pool makes three plain attributes of

@@ -50,8 +50,8 @@ class Waiter(Protocol):
 class Dialer:
     """Makes one connection to ``address``: resolves its name, tries what comes back in order, shakes hands.
 
-    With ``tls`` it is encrypted. ``greeting`` goes before all else. Exactly one of ``waiter``'s methods is called, unless `cancel` is
-    called first.
+    With ``tls`` it is encrypted. ``greeting`` goes before all else. Exactly one of ``waiter``'s methods is
+    called, unless `cancel` is called first.
     """
 
     def __init__(

@@ -3,8 +3,8 @@
 Both stand below TLS and whatever else is spoken, and are gone once the header is through: the transport is
 handed to the protocol that it was made for, so nothing is left in the path of its octets.
 
-A header decides who is believed to be asking, so only trusted proxies may send one, and they have to (sections
-2 and 5 of HAProxy's ``doc/proxy-protocol.txt``): from others it is the beginning of a bad request.
+A header decides who is believed to be asking, so only trusted proxies may send one, and they have to
+(sections 2 and 5 of HAProxy's ``doc/proxy-protocol.txt``): from others it is the beginning of a bad request.
 """
 
 from math import inf
@@ -39,7 +39,9 @@ class ProxiedPorts:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)
 
-    def listenTCP(self, port: int, factory: Factory, backlog: int = 50, interface: str = "") -> IListeningPort:
+    def listenTCP(
+        self, port: int, factory: Factory, backlog: int = 50, interface: str = ""
+    ) -> IListeningPort:
         """As `IReactorTCP.listenTCP`."""
         proxied = ProxiedFactory(self._proxy, factory)
         listening: IListeningPort = self._reactor.listenTCP(port, proxied, backlog, interface)
