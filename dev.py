@@ -115,6 +115,29 @@ def benchmark(arguments: Sequence[str]) -> int:
 
 
 @verb
+def fuzz(arguments: Sequence[str]) -> int:
+    """search for inputs that break a parser, or the proxy; --seconds N for each target, --target T for one"""
+    prepare("fuzz")
+    return run("python", "-m", "conformance.fuzzing", *arguments)
+
+
+@verb
+def autobahn(arguments: Sequence[str]) -> int:
+    """the Autobahn test suite through the proxy and without it; needs CPython 2.7; --whole takes many minutes"""
+    prepare("test")
+    if code := subprocess.run([ROOT / ".ci" / "provision-autobahn"]).returncode:
+        return code
+    return run("python", "-m", "conformance.wstest", *arguments)
+
+
+@verb
+def anchors(arguments: Sequence[str]) -> int:
+    """what nginx, HAProxy, Envoy and others make of malformed messages; --page writes that down"""
+    prepare("test")
+    return run("python", "-m", "conformance.anchors", *arguments)
+
+
+@verb
 def news(arguments: Sequence[str]) -> int:
     """the next release's part of CHANGELOG.md as the fragments make it; changes nothing"""
     prepare("dev")

@@ -46,3 +46,9 @@ def cases(*folders: str) -> Iterator[Case]:
         tables = tomllib.loads((VECTORS / folder / "expected.toml").read_text())
         for name, expected in sorted(tables.items()):
             yield Case(folder, name, (VECTORS / folder / f"{name}.http").read_bytes(), expected)
+
+
+def rule_titles() -> dict[int, str]:
+    """What each number under ``rule`` stands for, as the corpora's README says."""
+    rows = (line.split("|") for line in (VECTORS / "README.md").read_text().splitlines())
+    return {int(row[1]): row[2].strip() for row in rows if len(row) > 3 and row[1].strip().isdigit()}
