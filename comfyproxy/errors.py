@@ -4,6 +4,8 @@ Each error carries what its catcher needs to decide: the status to answer, and w
 request had already been sent upstream (so whether another backend may be tried).
 """
 
+from collections.abc import Sequence
+
 
 class ComfyproxyError(Exception):
     """Base of every error of this package; ``str()`` is one sentence fit for a person."""
@@ -23,6 +25,10 @@ class ConfigError(ComfyproxyError):
         self.source = source
         self.line = line
         self.column = column
+
+
+class Stopping(ComfyproxyError):
+    """The proxy is about to stop: what it is asked for comes too late."""
 
 
 class ProtocolError(ComfyproxyError):
@@ -45,6 +51,22 @@ class NoBackendAvailable(ComfyproxyError):
         super().__init__(message)
         self.pool = pool
         self.is_full = is_full
+
+
+class UnknownServer(ComfyproxyError):
+    """No pool has the server that was named; ``known`` are the URLs of those that there are."""
+
+    MOST_NAMED = 5
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        there_are = ", ".join(known[: self.MOST_NAMED]) or "none"
+        more = len(known) - self.MOST_NAMED
+        super().__init__(
+            f"No pool has a server {name!r}; there are {there_are}"
+            + (f" and {more} more." if more > 0 else ".")
+        )
+        self.name = name
+        self.known = known
 
 
 class BackendError(ComfyproxyError):

@@ -12,6 +12,7 @@ from comfyproxy.errors import (
     ConnectFailed,
     NoBackendAvailable,
     ProtocolError,
+    UnknownServer,
 )
 
 
@@ -43,6 +44,19 @@ def test_no_backend_is_a_503_of_a_pool() -> None:
     error = NoBackendAvailable("gpus", "Full.")
     assert (error.status, error.pool, str(error), error.is_full) == (503, "gpus", "Full.", False)
     assert NoBackendAvailable("gpus", "Full.", is_full=True).is_full
+
+
+@pytest.mark.parametrize(
+    ("known", "text"),
+    [
+        ([], "No pool has a server 'gpu9'; there are none."),
+        (["http://a:1", "http://b:1"], "No pool has a server 'gpu9'; there are http://a:1, http://b:1."),
+        (list("abcdefg"), "No pool has a server 'gpu9'; there are a, b, c, d, e and 2 more."),
+    ],
+)
+def test_unknown_server_names_those_that_there_are(known: list[str], text: str) -> None:
+    error = UnknownServer("gpu9", known)
+    assert (str(error), error.name, error.known) == (text, "gpu9", known)
 
 
 @pytest.mark.parametrize(

@@ -226,7 +226,7 @@ class Connector:
 
     def put_back(self, upstream: Upstream) -> None:
         """``upstream`` is free again: keep it for the next exchange, or close it."""
-        if self.backend.removed or len(self._idle) >= MAX_IDLE:
+        if self.backend.removed or not self.backend.takes_pins or len(self._idle) >= MAX_IDLE:
             upstream.close()
         else:
             self._idle.append(upstream)

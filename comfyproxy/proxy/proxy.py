@@ -136,6 +136,12 @@ class Proxy:
             self._connectors.pop(backend).close_idle()
             self._failures.pop(backend, None)
 
+    def close_idle(self, backend: Backend) -> None:
+        """Close the idle connections to ``backend``: nothing is to be sent there for now."""
+        connector = self._connectors.get(backend)
+        if connector is not None:
+            connector.close_idle()
+
     def drain(self, seconds: float) -> Draining:
         """Begin to stop: from now on each connection's answer is its last. What runs has ``seconds``."""
         self.draining = True

@@ -206,6 +206,15 @@ def test_those_of_a_removed_backend_are_not_kept(network, make, server):
     assert (connector.open, connector.take_idle()) == (set(), None)
 
 
+def test_those_of_a_backend_that_gets_nothing_more_are_not_kept(network, make, server):
+    connector = make()
+    upstream = dial(network, connector)[0].ready[0]
+    connector.backend.takes_pins = False
+    connector.put_back(upstream)
+    network.run()
+    assert (connector.open, connector.take_idle()) == (set(), None)
+
+
 def test_all_that_are_idle_can_be_closed(network, make, server):
     connector = make()
     idle(network, connector, 3)

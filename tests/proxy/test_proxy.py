@@ -79,6 +79,15 @@ def test_idle_connections_of_a_removed_server_are_closed_at_once(make_rig):
     assert [len(backend.open_connections) for backend in rig.backends] == [0, 1]
 
 
+def test_idle_connections_of_a_server_that_is_to_get_nothing_are_closed(make_rig):
+    rig = make_rig(ScriptedBackend([Step(send=OK)]), ScriptedBackend([Step(send=OK)]))
+    rig.ask(GET)
+    for backend in rig.pool.backends:
+        rig.proxy.close_idle(backend)
+    rig.network.run()
+    assert [len(backend.open_connections) for backend in rig.backends] == [0, 0]
+
+
 def test_what_runs_on_a_removed_server_is_finished_there(make_rig):
     rig = make_rig(ScriptedBackend(), ScriptedBackend([Step(send=OK)]))
     client = rig.ask(GET)
