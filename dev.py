@@ -123,7 +123,7 @@ def fuzz(arguments: Sequence[str]) -> int:
 
 @verb
 def autobahn(arguments: Sequence[str]) -> int:
-    """the Autobahn test suite through the proxy and without it; needs CPython 2.7; --whole takes many minutes"""
+    """the Autobahn test suite through the proxy and without it; needs CPython 2.7; --whole takes long"""
     prepare("test")
     if code := subprocess.run([ROOT / ".ci" / "provision-autobahn"]).returncode:
         return code
