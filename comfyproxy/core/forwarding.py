@@ -1,6 +1,7 @@
 """The request as a backend gets it, and the fields of its answer as a client does."""
 
 import re
+from collections.abc import Callable
 
 from comfyproxy.core.chunked import CHUNKED
 from comfyproxy.core.headers import HOP_BY_HOP, Forwarder, with_fewer_forwards
@@ -29,12 +30,14 @@ def compose_request(
     router: Router | None,
     body: bytes | None,
     handshake: bytes = b"",
+    edit: Callable[[bytes], bytes] | None = None,
 ) -> bytes:
     """The octets to send for ``head``: the head, and ``body`` if it is known whole.
 
     Where ``body`` is ``None`` the client's framing stands and its body follows as it comes. ``handshake`` are
     the lines that ask for a WebSocket; more than `UPGRADE` means that this hop has a handshake of its own,
-    which replaces the client's key and extensions.
+    which replaces the client's key and extensions. ``edit`` has the last word on the fields, but for ``Host``
+    and framing.
     """
     drop = router.drop if router is not None else _NOTHING
     if body is not None:
@@ -45,6 +48,8 @@ def compose_request(
     fields = forwarder.fields(head, drop, cookies)
     if handshake or not head.block.is_ordinary:
         fields = _with_care(head, fields, handshake)
+    if edit is not None:
+        fields = edit(fields)
     if body is not None:
         fields += b"Content-Length: %d\r\n" % len(body)
     elif head.body == CHUNKED:

@@ -78,6 +78,21 @@ def test_a_body_that_streams_keeps_the_length_it_came_with() -> None:
     assert b"Content-Length: 0005\r\n" in compose(b"Content-Length: 0005\r\n", b"PUT / HTTP/1.1")
 
 
+def test_an_edit_has_the_last_word_but_for_the_framing() -> None:
+    head = parse_request_head(b"PUT / HTTP/1.1\r\nHost: front\r\nX-A: 1\r\nTransfer-Encoding: chunked\r\n\r\n")
+    seen = []
+
+    def edit(fields: bytes) -> bytes:
+        seen.append(fields)
+        return b"X-B: 2\r\n"
+
+    sent = compose_request(
+        head, target=b"/", host=b"back", forwarder=FORWARDER, router=None, body=None, edit=edit
+    )
+    assert sent == b"PUT / HTTP/1.1\r\nHost: back\r\nX-B: 2\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert seen == [b"X-A: 1\r\n" + OURS]
+
+
 def test_what_a_router_drops_and_its_cookies_do_not_pass() -> None:
     sent = compose(b"Origin: http://x\r\nCookie: own\r\nCookie: other=1\r\n", router=CookieRouter())
     assert b"Origin" not in sent
