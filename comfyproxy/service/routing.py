@@ -12,6 +12,7 @@ from comfyproxy.core.changes import Changes, diff
 from comfyproxy.core.config import Config, PoolConfig, RouteConfig
 from comfyproxy.core.pool import Pool
 from comfyproxy.core.routes import Route, RouteTable
+from comfyproxy.service.health import rules_of
 
 
 class Routing:
@@ -58,14 +59,18 @@ class Routing:
     def _take_pool(self, before: dict[tuple[str, ...], Balancer], config: PoolConfig) -> Changes:
         balancer = before.get(_key(config))
         if balancer is None:
-            pool = Pool(config.name, verify=not config.insecure_backends)
+            pool = Pool(config.name, verify=not config.insecure_backends, rules=rules_of(config.health))
             router = (
                 make_router(config.placement, pool, cookie=_cookie(config.name))
                 if config.app == "comfyui"
                 else None
             )
-            balancer = Balancer(pool, router=router, keep_host=config.app != "comfyui")
+            balancer = Balancer(
+                pool, router=router, keep_host=config.app != "comfyui", clock=self._reactor.seconds
+            )
         self._balancers[_key(config)] = balancer
+        balancer.waiting.limit = config.max_queue
+        balancer.budget.share = config.retry_budget
         changes = diff(balancer.pool.addresses, config.addresses)
         balancer.apply(changes)
         return changes
@@ -74,7 +79,8 @@ class Routing:
         prefix = route.prefix.encode()
         if route.pool is not None:
             pool = config.pools[route.pool]
-            return Route(prefix, self._balancers[_key(pool)], route.timeouts, comfyui=pool.app == "comfyui")
+            is_comfyui = pool.app == "comfyui"
+            return Route(prefix, self._balancers[_key(pool)], comfyui=is_comfyui, **_of_any_pool(route))
         if route.static is not None:
             address = Address("http", "127.0.0.1", self._site(route.static).getHost().port)
             key = ("static", route.static)
@@ -84,9 +90,9 @@ class Routing:
             key = ("frontend", address.url)
         balancer = self._balancers.get(key) or before.get(key)
         if balancer is None:
-            balancer = Balancer(Pool(key[0], (address,)), keep_host=False)
+            balancer = Balancer(Pool(key[0], (address,)), keep_host=False, clock=self._reactor.seconds)
         self._balancers[key] = balancer
-        return Route(prefix, balancer, route.timeouts)
+        return Route(prefix, balancer, **_of_any_pool(route))
 
     def _site(self, directory: str) -> Any:
         port = self._sites.get(directory)
@@ -96,6 +102,16 @@ class Routing:
 
             port = self._sites[directory] = serve_directory(self._reactor, directory)
         return port
+
+
+def _of_any_pool(route: RouteConfig) -> dict[str, Any]:
+    """What a route says of itself wherever it leads."""
+    return {
+        "timeouts": route.timeouts,
+        "retries": route.retries,
+        "retry_on": frozenset(int(word) for word in route.retry_on if word.isdigit()),
+        "retries_timeouts": "timeout" in route.retry_on,
+    }
 
 
 def _key(config: PoolConfig) -> tuple[str, ...]:
