@@ -11,7 +11,7 @@ A connection is in one of these states; `dataReceived` is a table of them.
 """
 
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IPushProducer, ISSLTransport
 from twisted.internet.protocol import connectionDone
@@ -64,7 +64,8 @@ class Downstream(RelayEnd):
         transport.setTcpNoDelay(True)
         transport.registerProducer(self, True)
         self.peer = getattr(transport.getPeer(), "host", None) or "unknown"
-        self._forwarder = self._proxy.forwarder(self.peer, ISSLTransport.providedBy(transport))
+        secure = ISSLTransport.providedBy(transport) or getattr(transport, "came_over_tls", False)
+        self._forwarder = self._proxy.forwarder(self.peer, secure)
         self._proxy.connections.add(self)
         self._proxy.deadlines.set(self, self._proxy.timeouts.head)
 
@@ -179,6 +180,11 @@ class Downstream(RelayEnd):
     def upload_too_slow(self) -> None:
         """The request's body does not come in time."""
         self.upload_failed(ProtocolError(408, "The rest of the request's body did not come in time."))
+
+    @property
+    def ends(self) -> tuple[Any, Any]:
+        """The client's address and ours."""
+        return self.transport.getPeer(), self.transport.getHost()
 
     @property
     def body_sink(self) -> Transport:
@@ -360,6 +366,8 @@ class Downstream(RelayEnd):
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.client_gone()
+        if self._proxy.greets:
+            self._proxy.client_left(*self.ends)
         super().connectionLost(reason)
 
     def pauseProducing(self) -> None:

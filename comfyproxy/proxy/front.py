@@ -1,6 +1,6 @@
 """The client's side of an exchange, as the exchange sees it."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from comfyproxy.core.answers import Answer
 from comfyproxy.proxy.relay import RelayEnd, Transport
@@ -15,6 +15,10 @@ class Front(Protocol):
     takes_chunks: bool
     """Whether bodies of unknown length are written in chunks; else they come decoded and end with
     `finish`."""
+
+    @property
+    def ends(self) -> tuple[Any, Any]:
+        """The addresses of the client and of ourselves, as Twisted has them."""
 
     @property
     def body_sink(self) -> Transport | None:

@@ -21,6 +21,7 @@ from comfyproxy.proxy.accesslog import AccessLog
 from comfyproxy.proxy.connectors import Connector
 from comfyproxy.proxy.deadlines import Deadlines
 from comfyproxy.proxy.draining import ClientConnection, Draining
+from comfyproxy.proxy.proxyprotocol import greeting
 
 if TYPE_CHECKING:
     from comfyproxy.proxy.websockets import Bridges
@@ -65,6 +66,7 @@ class Proxy:
         self.deadlines = Deadlines(reactor)
         self.connections: set[ClientConnection] = set()
         self.draining = False
+        self.greets = False
         self.name = b"comfyproxy-" + token_hex(4).encode()
         self.forwarding = forwarding
         self.trust(trusted)
@@ -79,7 +81,15 @@ class Proxy:
             connector = self._connectors[backend] = Connector(
                 self.reactor, backend, self.deadlines, self.timeouts
             )
+            self.greets = self.greets or backend.proxy_protocol > 0
         return connector
+
+    def client_left(self, peer: Any, host: Any) -> None:
+        """Close what is idle of the connections that were the client's alone, from ``peer`` to ``host``."""
+        client = plain_address(getattr(peer, "host", "")).encode()
+        for connector in self._connectors.values():
+            if connector.backend.proxy_protocol:
+                connector.close_greeted(greeting(connector.backend.proxy_protocol, client, peer, host))
 
     def forwarder(self, peer: str, secure: bool) -> Forwarder:
         """Writes the forwarding fields for requests of the client at ``peer``."""

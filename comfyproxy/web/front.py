@@ -60,6 +60,11 @@ class RequestFront:
         """What the proxy cuts connections by: itself, for a stream of HTTP/2 has no transport."""
         return self
 
+    @property
+    def ends(self) -> tuple[Any, Any]:
+        """The client's address and ours."""
+        return self._request.getClientAddress(), self._request.getHost()
+
     def abortConnection(self) -> None:
         """Cut the connection, or the stream of HTTP/2."""
         if self._tunnel is not None:

@@ -79,7 +79,9 @@ def test_a_body_that_streams_keeps_the_length_it_came_with() -> None:
 
 
 def test_an_edit_has_the_last_word_but_for_the_framing() -> None:
-    head = parse_request_head(b"PUT / HTTP/1.1\r\nHost: front\r\nX-A: 1\r\nTransfer-Encoding: chunked\r\n\r\n")
+    head = parse_request_head(
+        b"PUT / HTTP/1.1\r\nHost: front\r\nX-A: 1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
     seen = []
 
     def edit(fields: bytes) -> bytes:
