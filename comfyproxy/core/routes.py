@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from comfyproxy.core.balancer import Balancer
 from comfyproxy.core.config import Timeouts
+from comfyproxy.core.headerrules import HeaderRules
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,12 +13,15 @@ class Route:
     """Requests whose path is ``prefix`` or lies below it go to ``balancer``, under these timeouts.
 
     ``comfyui`` says that ComfyUI's page reads the answers, so that ours take its error shape.
+    ``request_rules`` and ``response_rules`` change the fields of requests and of servers' answers.
     """
 
     prefix: bytes
     balancer: Balancer
     timeouts: Timeouts
     comfyui: bool = False
+    request_rules: HeaderRules | None = None
+    response_rules: HeaderRules | None = None
 
 
 class RouteTable:

@@ -19,6 +19,7 @@ from comfyproxy.errors import ConfigError
 from comfyproxy.proxy.accesslog import FORMATS
 from comfyproxy.proxy.listeners import HTTPListener
 from comfyproxy.proxy.proxy import Proxy
+from comfyproxy.proxy.proxyprotocol import ProxiedPorts
 from comfyproxy.proxy.tcp import TCPListener
 from comfyproxy.proxy.transports import with_eager_writes
 from comfyproxy.service.output import Output, open_output
@@ -84,8 +85,8 @@ class ProxyService(MultiService):
         """
         loaded = self._sources.load()
         output = _open(loaded.config.access_log_file) if self.proxy is not None else None
-        if loaded.config.listen != self.config.listen or loaded.config.tcp != self.config.tcp:
-            self.log.warn("Where to listen has changed: that takes a restart.")
+        if _how_it_listens(loaded.config) != _how_it_listens(self.config):
+            self.log.warn("Where or how to listen has changed: that takes a restart.")
         self._loaded = loaded
         self._warn()
         changes = self._routing.apply(loaded.config)
@@ -116,6 +117,7 @@ class ProxyService(MultiService):
         proxy.timeouts = config.timeouts
         proxy.debug = config.debug
         proxy.trust(config.trusted_proxies)
+        proxy.forwarding = config.forwarding_headers
         proxy.log.flush()
         proxy.log = FORMATS[config.access_log](self._reactor, output.write)
         if self._output is not None:
@@ -134,12 +136,13 @@ class ProxyService(MultiService):
         if config.tcp:
             (pool,) = config.pools.values()
             factory = TCPListener(proxy, self._routing.balancer(pool))
+        reactor = ProxiedPorts(self._reactor, proxy) if config.accept_proxy_protocol else self._reactor
         for description in config.listen:
-            self._listen_at(description, factory)
+            self._listen_at(reactor, description, factory)
 
-    def _listen_at(self, description: str, factory: Factory) -> None:
+    def _listen_at(self, reactor: Any, description: str, factory: Factory) -> None:
         failures: list[Failure] = []
-        listening = maybeDeferred(lambda: serverFromString(self._reactor, description).listen(factory))
+        listening = maybeDeferred(lambda: serverFromString(reactor, description).listen(factory))
         listening.addCallbacks(self._listening, failures.append)
         for failure in failures:
             if failure.check(CannotListenError):
@@ -193,6 +196,10 @@ class ProxyService(MultiService):
         if self._output is not None:
             self._output.close()
             self._output = None
+
+
+def _how_it_listens(config: Config) -> tuple[object, ...]:
+    return config.listen, config.tcp, config.accept_proxy_protocol
 
 
 def _open(path: str) -> Output:

@@ -10,9 +10,13 @@ from comfyproxy.core.addresses import Address
 from comfyproxy.core.balancer import Balancer
 from comfyproxy.core.changes import Changes, diff
 from comfyproxy.core.config import Config, PoolConfig, RouteConfig
+from comfyproxy.core.headerrules import compile_rules
 from comfyproxy.core.pool import Pool
+from comfyproxy.core.proxyprotocol import V1, V2
 from comfyproxy.core.routes import Route, RouteTable
 from comfyproxy.service.health import rules_of
+
+PROXY_PROTOCOLS = {"none": 0, "v1": V1, "v2": V2}
 
 
 class Routing:
@@ -59,7 +63,12 @@ class Routing:
     def _take_pool(self, before: dict[tuple[str, ...], Balancer], config: PoolConfig) -> Changes:
         balancer = before.get(_key(config))
         if balancer is None:
-            pool = Pool(config.name, verify=not config.insecure_backends, rules=rules_of(config.health))
+            pool = Pool(
+                config.name,
+                verify=not config.insecure_backends,
+                proxy_protocol=PROXY_PROTOCOLS[config.send_proxy_protocol],
+                rules=rules_of(config.health),
+            )
             router = (
                 make_router(config.placement, pool, cookie=_cookie(config.name))
                 if config.app == "comfyui"
@@ -111,11 +120,14 @@ def _of_any_pool(route: RouteConfig) -> dict[str, Any]:
         "retries": route.retries,
         "retry_on": frozenset(int(word) for word in route.retry_on if word.isdigit()),
         "retries_timeouts": "timeout" in route.retry_on,
+        "request_rules": compile_rules(route.request_headers),
+        "response_rules": compile_rules(route.response_headers),
     }
 
 
 def _key(config: PoolConfig) -> tuple[str, ...]:
-    return ("pool", config.name, config.app, config.placement, str(config.insecure_backends))
+    connections = (str(config.insecure_backends), config.send_proxy_protocol)
+    return ("pool", config.name, config.app, config.placement, *connections)
 
 
 def _cookie(pool: str) -> str:
