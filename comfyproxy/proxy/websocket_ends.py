@@ -43,6 +43,9 @@ FLUSH_TIMEOUT = 75.0
 CLOSE_TIMEOUT = 5.0
 """Seconds for the peer to answer our Close frame and close the connection."""
 
+LAST_WORDS = 1.0
+"""Seconds that a server has to answer what a client said before it broke the protocol."""
+
 COMPRESSED = range(512, 1024 * 1024 + 1)
 """Octets of a text that is compressed where the client has offered it. Less is not worth it, more would keep
 everybody waiting; binary messages (pictures) are compressed already."""
@@ -342,6 +345,37 @@ class ClientEnd(End, WebSocketServerProtocol):  # type: ignore[misc]
     lost_reason = b"The client is gone."
     broken_reason = b"The client sent what may not be sent."
     flush_timeout = FLUSH_TIMEOUT
+    _verdict: tuple[int, str] | None = None
+
+    def _fail_connection(self, code: int = GOING_AWAY, reason: str = "") -> None:
+        """Say goodbye to the server first: what it was asked before the violation it may still answer.
+
+        A server that reads the violation itself has answered by then, so a client sees no difference.
+        """
+        if self.state != self.STATE_OPEN or self._is_ending:
+            super()._fail_connection(code, reason)
+        elif self._verdict is None:
+            self._stop_listening()
+            self._verdict = code, reason
+            self._deadlines.set(self, LAST_WORDS)
+            self.other.close(self.lost_code, self.broken_reason)
+
+    def close(self, code: int | None, reason: bytes | None = None) -> None:
+        verdict, self._verdict = self._verdict, None
+        if verdict is None:
+            super().close(code, reason)
+        else:
+            super()._fail_connection(*verdict)
+
+    def deadline_passed(self) -> None:
+        if self._verdict is None:
+            super().deadline_passed()
+        else:
+            self.close(None)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._verdict = None
+        super().connectionLost(reason)
 
     def accept(self, factory: Any, key: bytes, offers: list[bytes]) -> bytes:
         """Shake hands with a client that has sent ``key``; returns the field lines for its 101.

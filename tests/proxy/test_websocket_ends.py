@@ -19,7 +19,7 @@ from websockets.protocol import State
 from comfyproxy.core.config import Timeouts
 from comfyproxy.proxy.deadlines import Deadlines
 from comfyproxy.proxy.listeners import HTTPListener
-from comfyproxy.proxy.websocket_ends import CLOSE_TIMEOUT, FLUSH_TIMEOUT, BackendEnd, ClientEnd
+from comfyproxy.proxy.websocket_ends import CLOSE_TIMEOUT, FLUSH_TIMEOUT, LAST_WORDS, BackendEnd, ClientEnd
 from comfyproxy.proxy.websockets import Bridges
 from tests.proxy.websocket_peers import MIB, Client, Join, Joined, Message, frame, joining
 
@@ -452,6 +452,59 @@ def test_a_client_that_takes_nothing_and_says_nothing_is_dead(join: Join) -> Non
     joined.run()
     assert joined.client.ended == "reset"
     assert joined.server.closed_with[0] == 1001
+
+
+# Behind a violation of the client's
+
+VIOLATION = frame(1, b"x", rsv=2)
+
+
+def test_the_answer_to_what_came_before_a_violation_arrives_before_the_end(join: Join) -> None:
+    joined = join()
+    joined.server.ignores_close = True
+    joined.client.send(frame(1, b"hello") + VIOLATION + frame(1, b"not heard"))
+    joined.run()
+    joined.server.say("an answer")
+    joined.run()
+    assert joined.client.messages == ["an answer"]
+    assert joined.client.protocol.close_rcvd is None
+    joined.server.say_goodbye(1001)
+    joined.run()
+    assert joined.client.closed_with[0] == 1002
+
+
+@pytest.mark.parametrize("comfyui", [False, True])
+def test_a_server_that_does_not_answer_the_goodbye_has_a_second(join: Join, comfyui: bool) -> None:
+    joined = join(comfyui=comfyui)
+    joined.server.ignores_close = True
+    joined.client.send(VIOLATION)
+    joined.run()
+    assert joined.client.protocol.close_rcvd is None
+    joined.client.send(VIOLATION)
+    joined.advance(LAST_WORDS + 0.5)
+    assert joined.client.closed_with[0] == 1002
+
+
+@pytest.mark.parametrize("how", ["reset", "close", "finish"])
+def test_a_client_that_leaves_behind_its_violation_leaves_nothing(join: Join, how: str) -> None:
+    joined = join()
+    joined.server.ignores_close = True
+    joined.client.send(VIOLATION)
+    joined.run()
+    getattr(joined.client, how)()
+    joined.run()
+    joined.close()
+    assert joined.server.ended
+
+
+def test_a_server_that_vanishes_behind_a_violation_changes_nothing(join: Join) -> None:
+    joined = join()
+    joined.server.ignores_close = True
+    joined.client.send(VIOLATION)
+    joined.run()
+    joined.server.reset()
+    joined.run()
+    assert joined.client.closed_with[0] == 1002
 
 
 # Whatever happens, in whatever order
