@@ -11,9 +11,11 @@ from comfyproxy.core.addresses import MAX_SERVERS, Address
 from comfyproxy.core.headerrules import HeaderRule
 from comfyproxy.core.headers import WRITTEN
 from comfyproxy.core.ratelimits import RateLimit
+from comfyproxy.core.selection.balance import Balance
 
 App = Literal["comfyui", "http"]
 Placement = Literal["client", "request"]
+Sticky = Literal["none", "cookie"]
 WebSocketMode = Literal["auto", "messages", "relay"]
 AccessLog = Literal["none", "routing", "combined", "json"]
 ProxyProtocol = Literal["none", "v1", "v2"]
@@ -106,7 +108,8 @@ class HealthConfig:
 class PoolConfig:
     """A named set of servers and how requests are spread over them.
 
-    ``max_queue`` requests may wait for room, and ``retry_budget`` is a share of 1.
+    ``max_queue`` requests may wait for room, and ``retry_budget`` is a share of 1. ``sticky`` is for plain
+    HTTP; its cookie is signed with ``sticky_secret`` if that is not empty.
     """
 
     name: str
@@ -114,6 +117,9 @@ class PoolConfig:
     app: App = "comfyui"
     placement: Placement = "client"
     insecure_backends: bool = False
+    balance: Balance = field(default_factory=Balance)
+    sticky: Sticky = "none"
+    sticky_secret: str = field(default="", repr=False)
     health: HealthConfig = HealthConfig()
     send_proxy_protocol: ProxyProtocol = "none"
     max_queue: int = DEFAULT_MAX_QUEUE

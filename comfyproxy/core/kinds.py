@@ -13,6 +13,7 @@ from typing import Any
 
 from comfyproxy.core.headerrules import parse_rule
 from comfyproxy.core.ratelimits import parse_rate_limit
+from comfyproxy.core.selection.balance import parse_balance
 
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(ms|s|m|h|d|)")
 _UNITS = {"ms": 0.001, "": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -217,6 +218,8 @@ STATUSES = Kind("STATUSES", _parse_statuses, _show_statuses)
 SIZE = Kind("SIZE", _parse_size, _show_size)
 BOUND = Kind("SIZE", _parse_bound, _show_size)
 COUNT = Kind("COUNT", _parse_count)
+BALANCE = Kind("POLICY", parse_balance)
+SECRET = Kind("TEXT", _parse_text)
 NUMBER = Kind("COUNT", _parse_number)
 RATE_LIMIT = Kind("RATE", parse_rate_limit, lambda limit: str(limit or "off"), separator=";")
 """A count that may be 0."""

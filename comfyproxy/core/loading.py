@@ -22,6 +22,7 @@ from comfyproxy.core.diagnostics import ConfigWarning, Place
 from comfyproxy.core.health_options import HEALTH_OPTIONS
 from comfyproxy.core.options import LIMIT_OPTIONS, TIMEOUT_OPTIONS
 from comfyproxy.core.ratelimits import RateLimit
+from comfyproxy.core.selection.balance import Balance
 from comfyproxy.core.settings import Given, Layer, Settings
 from comfyproxy.core.tapconf import TapConf
 from comfyproxy.core.urls import parse_url
@@ -80,6 +81,7 @@ def load(layers: Sequence[Layer], tap_conf: TapConf, files: Files) -> Loaded:
         timeouts=_timeouts(settings),
         limits=_limits(settings),
     )
+    warnings += _never_sticky(settings, tap_conf, config)
     return Loaded(config, (*warnings, *_without_effect(tap_conf), *_unused_pools(tap_conf, config)))
 
 
@@ -142,11 +144,22 @@ def _pool(name: str, settings: Settings, files: Files, warnings: list[ConfigWarn
         app=app,
         placement=settings.value("placement") or DEFAULT_PLACEMENTS[app],
         insecure_backends=settings.value("insecure_backends"),
+        balance=_balance(settings),
+        sticky=settings.value("sticky") if app == "http" and not settings.value("tcp") else "none",
+        sticky_secret=settings.value("sticky_secret") or "",
         health=_health(settings, DEFAULT_PROBES[app]),
         send_proxy_protocol=settings.value("send_proxy_protocol"),
         max_queue=settings.value("max_queue"),
         retry_budget=settings.value("retry_budget"),
     )
+
+
+def _balance(settings: Settings) -> Balance:
+    balance: Balance = settings.value("balance")
+    given = settings.given("balance")
+    if given is not None and balance.needs_http and settings.value("tcp"):
+        raise given.place.error(f"{balance} looks at requests, and tcp balances plain TCP connections")
+    return balance
 
 
 def _health(settings: Settings, probe: str) -> HealthConfig:
@@ -255,6 +268,18 @@ def _limits(settings: Settings) -> Limits:
 
 def _rate_limits(settings: Settings) -> tuple[RateLimit, ...]:
     return tuple(limit for limit in settings.value("rate_limit") if limit is not None)
+
+
+def _never_sticky(settings: Settings, tap_conf: TapConf, config: Config) -> list[ConfigWarning]:
+    """Sticky cookies that no pool has, though they are asked for."""
+    asked = [settings, *(settings.below(table.options) for table in tap_conf.pools.values())]
+    given = [one.given("sticky") for one in asked if one.value("sticky") != "none"]
+    if not given or given[0] is None or any(pool.sticky != "none" for pool in config.pools.values()):
+        return []
+    told = "is for plain HTTP services (app = http); clients of ComfyUI stay with their servers anyway"
+    if config.tcp:
+        told = "needs HTTP, and tcp balances plain TCP connections; ip-hash keeps a client with its server"
+    return [ConfigWarning(given[0].place, f"sticky {told}")]
 
 
 def _without_effect(tap_conf: TapConf) -> list[ConfigWarning]:

@@ -24,6 +24,7 @@ from comfyproxy.core.config import (
 from comfyproxy.core.headers import WRITABLE, WRITTEN
 from comfyproxy.core.health_options import HEALTH_OPTIONS
 from comfyproxy.core.kinds import (
+    BALANCE,
     BOUND,
     COUNT,
     DIRECTORY,
@@ -38,6 +39,7 @@ from comfyproxy.core.kinds import (
     RATE_LIMIT,
     REQUEST_RULE,
     RESPONSE_RULE,
+    SECRET,
     SERVER_LIST,
     SIZE,
     URL,
@@ -54,6 +56,7 @@ from comfyproxy.core.option import (
     TIMEOUTS,
     Option,
 )
+from comfyproxy.core.selection.balance import Balance
 
 HELP_FORMATTER = partial(HelpFormatter, max_help_position=36)
 """For parsers that `add_arguments` fills: most options then take one line."""
@@ -130,6 +133,30 @@ OPTIONS = (
         "ask this name server, an IP address with or without a port, and not those of the system",
         (),
         repeatable=True,
+    ),
+    Option(
+        "balance",
+        BALANCING,
+        BALANCE,
+        "which server is next: round-robin, least-conn, random-two, ewma, first, ip-hash, hash:header=NAME,"
+        " hash:cookie=NAME, hash:query=NAME or hash:uri",
+        Balance(),
+        for_pools=True,
+    ),
+    Option(
+        "sticky",
+        BALANCING,
+        choice("none", "cookie"),
+        "keep a client of a plain HTTP service with its server by a cookie",
+        "none",
+        for_pools=True,
+    ),
+    Option(
+        "sticky-secret",
+        BALANCING,
+        SECRET,
+        "sign that cookie with this secret; better given by the environment or .env",
+        for_pools=True,
     ),
     Option(
         "max-queue",

@@ -31,14 +31,17 @@ def _pool_lines(pool: PoolConfig, colour: bool) -> Iterator[str]:
     count = len(pool.addresses)
     servers = f"{count:,} server" if count == 1 else f"{count:,} servers"
     insecure = ", any certificate" if pool.insecure_backends else ""
+    sticky = f", sticky by {'signed ' if pool.sticky_secret else ''}cookie" if pool.sticky == "cookie" else ""
     yield (
-        _bold(f"pool {pool.name}", colour) + f": {servers}, {pool.app}, placed by {pool.placement}{insecure}"
+        _bold(f"pool {pool.name}", colour)
+        + f": {servers}, {pool.app}, placed by {pool.placement}, balanced by {pool.balance}{sticky}{insecure}"
     )
     columns = {
         "#": [str(index) for index in range(count)],
         "URL": [address.url for address in pool.addresses],
         "WEIGHT": [str(address.weight) for address in pool.addresses],
         "MAX CONNS": [str(address.max_conns or "") for address in pool.addresses],
+        "BACKUP": ["yes" if address.backup else "" for address in pool.addresses],
         "NAME": [address.name for address in pool.addresses],
         "FROM": [address.origin for address in pool.addresses],
     }
@@ -95,6 +98,8 @@ def _pool_object(pool: PoolConfig) -> dict[str, Any]:
         "name": pool.name,
         "app": pool.app,
         "placement": pool.placement,
+        "balance": str(pool.balance),
+        "sticky": pool.sticky,
         "insecure_backends": pool.insecure_backends,
         "servers": [_server_object(index, address) for index, address in enumerate(pool.addresses)],
     }
@@ -106,6 +111,7 @@ def _server_object(index: int, address: Address) -> dict[str, Any]:
         "url": address.url,
         "weight": address.weight,
         "max_conns": address.max_conns,
+        "backup": address.backup,
         "name": address.name,
         "from": address.origin,
     }

@@ -472,3 +472,65 @@ def test_rules_on_the_command_line_are_for_everything() -> None:
 )
 def test_the_access_log_is_the_console_or_a_file(options: CommandLine, tap_conf: str, path: str) -> None:
     assert config(options, tap_conf).access_log_file == path
+
+
+class TestBalancing:
+    def test_round_robin_without_cookies_is_the_default(self) -> None:
+        pool = config({"url": ["http://a"]}).pools["default"]
+        assert (str(pool.balance), pool.sticky, pool.sticky_secret) == ("round-robin", "none", "")
+
+    def test_each_pool_has_its_own_or_that_of_all(self) -> None:
+        pools = config({"balance": "least-conn"}, HASHED).pools
+        assert {name: str(pool.balance) for name, pool in pools.items()} == {
+            "gpu": "least-conn",
+            "llm": "hash:header=X-User",
+        }
+
+    def test_sticky_cookies_are_for_plain_http(self) -> None:
+        result = loaded({"sticky": "cookie", "sticky_secret": "hush"}, HASHED)
+        assert {name: pool.sticky for name, pool in result.config.pools.items()} == {
+            "gpu": "none",
+            "llm": "cookie",
+        }
+        assert result.config.pools["llm"].sticky_secret == "hush"
+        assert result.warnings == ()
+
+    @pytest.mark.parametrize(
+        ("options", "told"),
+        [
+            ({"url": ["http://a"]}, "is for plain HTTP services (app = http); clients of ComfyUI stay"),
+            ({"url": ["tcp://a:1"], "tcp": True, "app": "http"}, "needs HTTP, and tcp balances plain TCP"),
+        ],
+    )
+    def test_sticky_cookies_that_nobody_gets_are_told(self, options: CommandLine, told: str) -> None:
+        result = loaded({"sticky": "cookie", **options})
+        assert result.config.pools["default"].sticky == "none"
+        (warning,) = result.warnings
+        assert str(warning).startswith(f"--sticky: sticky {told}")
+
+    def test_pool_that_wants_them_and_cannot_is_told(self) -> None:
+        (warning,) = loaded({}, '[pools.gpu]\nurl = "http://a"\nsticky = "cookie"\n' + ROUTE_TO_GPU).warnings
+        assert str(warning).startswith("tap.conf:3: sticky is for plain HTTP")
+
+    @pytest.mark.parametrize("balance", ["hash:uri", "hash:cookie=a"])
+    def test_policies_that_look_at_requests_need_http(self, balance: str) -> None:
+        options: dict[str, Any] = {"tcp": True, "url": ["tcp://a:1"], "balance": balance}
+        assert failure(options) == (
+            f"--balance: {balance} looks at requests, and tcp balances plain TCP connections"
+        )
+        assert str(config({**options, "balance": "ip-hash"}).pools["default"].balance) == "ip-hash"
+
+
+ROUTE_TO_GPU = '[[routes]]\nprefix = "/"\npool = "gpu"\n'
+HASHED = f"""
+[pools.gpu]
+url = "http://a"
+[pools.llm]
+url = "http://b"
+app = "http"
+balance = "hash:header=X-User"
+{ROUTE_TO_GPU}
+[[routes]]
+prefix = "/v1"
+pool = "llm"
+"""

@@ -1,9 +1,12 @@
 """What ``comfyproxy check`` shows."""
 
+import pytest
+
 from comfyproxy.core.addresses import Address, parse_addresses
 from comfyproxy.core.config import Config, PoolConfig, RouteConfig
 from comfyproxy.core.diagnostics import ConfigWarning, Place
 from comfyproxy.core.loading import Loaded
+from comfyproxy.core.selection.balance import Balance
 from comfyproxy.errors import ConfigError
 from comfyproxy.service.report import error_object, report_lines, report_object
 
@@ -21,7 +24,7 @@ def test_a_pool_is_a_table_with_the_columns_that_say_something() -> None:
     assert lines(configured(*parse_addresses("http://server[9-10]:8188", "servers.txt:1"))) == (
         "listening on tcp:8080:interface=127.0.0.1\n"
         "\n"
-        "pool default: 2 servers, comfyui, placed by client\n"
+        "pool default: 2 servers, comfyui, placed by client, balanced by round-robin\n"
         "  #  URL                   WEIGHT  FROM\n"
         "  0  http://server9:8188        1  servers.txt:1\n"
         "  1  http://server10:8188       1  servers.txt:1"
@@ -37,6 +40,32 @@ def test_limits_and_names_have_columns_where_there_are_some() -> None:
     ]
 
 
+def test_backups_have_a_column_where_there_are_some() -> None:
+    assert lines(configured(*parse_addresses("http://a, http://b backup=1"))).splitlines()[3:] == [
+        "  #  URL          WEIGHT  BACKUP  FROM",
+        "  0  http://a:80       1          --url",
+        "  1  http://b:80       1  yes     --url",
+    ]
+
+
+@pytest.mark.parametrize(("secret", "told"), [("", "sticky by cookie"), ("hush", "sticky by signed cookie")])
+def test_policy_and_stickiness_are_told_and_the_secret_is_not(secret: str, told: str) -> None:
+    pool = PoolConfig(
+        "llm",
+        (Address("http", "a", 80),),
+        "http",
+        "request",
+        balance=Balance("hash", "uri"),
+        sticky="cookie",
+        sticky_secret=secret,
+    )
+    config = Config(pools={"llm": pool}, routes=(RouteConfig("/", pool="llm"),))
+    assert f"pool llm: 1 server, http, placed by request, balanced by hash:uri, {told}\n" in lines(config)
+    shown = f"{report_object(Loaded(config, ()))} {lines(config)} {config!r}"
+    assert "'balance': 'hash:uri', 'sticky': 'cookie'" in shown
+    assert "hush" not in shown
+
+
 def test_one_server_is_one_server() -> None:
     assert "pool default: 1 server, comfyui" in lines(configured(Address("http", "a", 80)))
 
@@ -44,7 +73,7 @@ def test_one_server_is_one_server() -> None:
 def test_unchecked_certificates_are_told() -> None:
     pool = PoolConfig("gpu", (Address("https", "a", 443),), "http", "request", insecure_backends=True)
     text = lines(Config(pools={"gpu": pool}, routes=(RouteConfig("/", pool="gpu"),)))
-    assert "pool gpu: 1 server, http, placed by request, any certificate" in text
+    assert "pool gpu: 1 server, http, placed by request, balanced by round-robin, any certificate" in text
 
 
 def test_routes_are_shown_when_there_are_several() -> None:
@@ -90,6 +119,8 @@ def test_the_object_has_all_of_it() -> None:
                 "name": "default",
                 "app": "comfyui",
                 "placement": "client",
+                "balance": "round-robin",
+                "sticky": "none",
                 "insecure_backends": False,
                 "servers": [
                     {
@@ -97,6 +128,7 @@ def test_the_object_has_all_of_it() -> None:
                         "url": "http://a:80",
                         "weight": 2,
                         "max_conns": 8,
+                        "backup": False,
                         "name": "gpu-a",
                         "from": "servers.txt:3",
                     }
