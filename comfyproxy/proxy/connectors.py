@@ -184,7 +184,7 @@ class _Addresses:
 
 
 class Connector:
-    """The connections to one backend."""
+    """The connections to one backend; of its ``timeouts``, it minds how long one is kept for reuse."""
 
     def __init__(
         self,
@@ -197,7 +197,7 @@ class Connector:
         self.backend = backend
         self.deadlines = deadlines
         self._reactor = reactor
-        self._timeouts = timeouts
+        self.timeouts = timeouts
         self._tls = partial(tls, backend) if backend.address.scheme == "https" else None
         self.open: set[Upstream] = set()
         self._idle: list[Upstream] = []
@@ -230,7 +230,7 @@ class Connector:
             upstream.close()
         else:
             self._idle.append(upstream)
-            self.deadlines.set(upstream, self._timeouts.backend_keepalive)
+            self.deadlines.set(upstream, self.timeouts.backend_keepalive)
 
     def connection_made(self, upstream: Upstream) -> None:
         """The connection stands and its handshake, if any, is done."""

@@ -141,10 +141,13 @@ class Proxy:
         self.log_of_failures.warn("{url}: {error}{more}", url=backend.url, error=error, more=more)
 
     def forget_removed(self) -> None:
-        """Close the idle connections of backends that a reload took out; what runs on others goes on."""
+        """After a reload: close the idle connections of backends that it took out, let those that stay go by
+        the new timeouts; what runs goes on."""
         for backend in [backend for backend in self._connectors if backend.removed]:
             self._connectors.pop(backend).close_idle()
             self._failures.pop(backend, None)
+        for connector in self._connectors.values():
+            connector.timeouts = self.timeouts
 
     def close_idle(self, backend: Backend) -> None:
         """Close the idle connections to ``backend``: nothing is to be sent there for now."""

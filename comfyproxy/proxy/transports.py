@@ -23,8 +23,10 @@ from twisted.internet.interfaces import IConnector, IListeningPort
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.posixbase import PosixReactorBase
 from twisted.internet.protocol import ClientFactory, Factory
-from twisted.internet.tcp import Client, Connection, Connector, Port, Server
+from twisted.internet.tcp import Client, Connection, Connector, Server
 from twisted.protocols.tls import TLSMemoryBIOFactory
+
+from comfyproxy.proxy.accepting import PatientPort
 
 
 def with_eager_writes(reactor: Any) -> Any:
@@ -126,7 +128,7 @@ class EagerClient(EagerWrites, Client):
     """A connection that we make."""
 
 
-class EagerPort(Port):
+class EagerPort(PatientPort):
     """A port whose connections are `EagerServer`."""
 
     transport = EagerServer

@@ -9,6 +9,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from fault_rig.daemon import Daemon, StartDaemon, options_of
+from fault_rig.load import NamedServer
 from fault_rig.peers import Server, StartServer, accept_from
 
 
@@ -91,3 +92,16 @@ def daemon(shared_daemon: Daemon, servers: list[Server]) -> Iterator[Daemon]:
         while server.has_waiting:
             server.accept().close()
     shared_daemon.assert_at_rest(but_for=LATE)
+
+
+@pytest.fixture
+def named_servers() -> Iterator[list[NamedServer]]:
+    """Three servers that are processes, running."""
+    three = [NamedServer(name) for name in ("a", "b", "c")]
+    try:
+        for server in three:
+            server.start()
+        yield three
+    finally:
+        for server in three:
+            server.close()

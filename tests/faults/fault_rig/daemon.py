@@ -1,5 +1,6 @@
 """The daemon in a process of its own, with what can be known of it from outside and from within."""
 
+import itertools
 import json
 import os
 import re
@@ -169,9 +170,19 @@ class Daemon:
         """Tell it to read its sources again."""
         self.process.send_signal(signal.SIGHUP)
 
-    def limit_descriptors(self, count: int) -> None:
-        """Let it open descriptors below ``count`` only."""
-        resource.prlimit(self.process.pid, resource.RLIMIT_NOFILE, (count, count))
+    def leave_descriptors(self, count: int) -> None:
+        """Let it open so many more descriptors; the limit is on their numbers, which have gaps."""
+        taken = {int(name) for name in os.listdir(f"/proc/{self.process.pid}/fd")}
+        free = (number for number in itertools.count() if number not in taken)
+        self._limit_descriptors(next(itertools.islice(free, count, None)))
+
+    def leave_all_descriptors(self) -> None:
+        """Let it open as many as it likes again."""
+        self._limit_descriptors(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+
+    def _limit_descriptors(self, limit: int) -> None:
+        _, hard = resource.prlimit(self.process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(self.process.pid, resource.RLIMIT_NOFILE, (limit, hard))
 
     def stop(self, seconds: float = PATIENCE) -> int:
         """End it as an operator does; returns its exit status."""
@@ -191,13 +202,15 @@ class Daemon:
         self._control.close()
 
 
-def wait_until(look: Callable[[], T | None], what: Callable[[], str], seconds: float = PATIENCE) -> T:
+def wait_until(
+    look: Callable[[], T | None], what: Callable[[], str], seconds: float = PATIENCE, pause: float = PAUSE
+) -> T:
     """Wait for something that only looking can tell, and return what ``look`` saw."""
     deadline = time.monotonic() + seconds
     while not (seen := look()):
         if time.monotonic() > deadline:
             raise AssertionError(f"{seconds:g} s waited for {what()}")
-        time.sleep(PAUSE)
+        time.sleep(pause)
     return seen
 
 

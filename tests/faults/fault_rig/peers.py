@@ -139,7 +139,7 @@ class Server:
 
     def __init__(self, backlog: int = 128) -> None:
         self._backlog = backlog
-        self._socket = _bind(0)
+        self._socket = bind(0)
         self.port: int = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.name = f"127.0.0.1:{self.port}"
@@ -153,7 +153,7 @@ class Server:
     def refuse(self) -> None:
         """Refuse connections; the port stays ours."""
         self._socket.close()
-        self._socket = _bind(self.port)
+        self._socket = bind(self.port)
 
     def fileno(self) -> int:
         """For `select`."""
@@ -184,7 +184,8 @@ def accept_from(servers: Sequence[Server]) -> tuple[Server, Connection]:
     return ready[0], ready[0].accept()
 
 
-def _bind(port: int) -> socket.socket:
+def bind(port: int) -> socket.socket:
+    """A socket that owns ``port`` of loopback (0: any that is free) and does not listen."""
     bound = socket.socket()
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     bound.bind(("127.0.0.1", port))

@@ -1,0 +1,78 @@
+"""Accepting when the process has no file descriptor left: who comes waits in the kernel's queue.
+
+Twisted's own port keeps one descriptor in reserve, to accept and close whoever comes, one log line each. A
+moment later there would have been room: a connection that ends gives its descriptor back. So a port of this
+kind stops reading for `PAUSE` seconds, as nginx does (``ngx_event_accept.c``), and says so once in a while.
+"""
+
+import socket
+from collections.abc import Callable
+from errno import EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM
+from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.protocol import connectionDone
+from twisted.internet.tcp import Port
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+PAUSE = 0.25
+"""Seconds until the next try."""
+
+LOG_INTERVAL = 60.0
+"""Seconds between two log lines about it."""
+
+_EXHAUSTED = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
+
+
+class ListeningSocket(socket.socket):
+    """A socket that accepts nobody, rather than fail, while there is nothing to accept with."""
+
+    def __init__(self, listening: socket.socket, exhausted: Callable[[OSError], None]) -> None:
+        """Take over ``listening``; ``exhausted`` is told each time that accepting fails."""
+        super().__init__(listening.family, listening.type, listening.proto, listening.detach())
+        self._exhausted = exhausted
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """As ever, but exhaustion looks like an empty queue."""
+        try:
+            return super().accept()
+        except OSError as error:
+            if error.errno not in _EXHAUSTED:
+                raise
+            self._exhausted(error)
+            raise BlockingIOError(EAGAIN, "nothing to accept with") from error
+
+
+class PatientPort(Port):
+    """A port that waits for descriptors."""
+
+    _log = Logger(namespace="comfyproxy.listeners")
+    _pause: IDelayedCall | None = None
+    _told_at = -LOG_INTERVAL
+
+    def createInternetSocket(self) -> socket.socket:
+        """As `Port` makes it, but patient."""
+        return ListeningSocket(super().createInternetSocket(), self._exhausted)
+
+    def _exhausted(self, error: OSError) -> None:
+        now = self.reactor.seconds()
+        if now - self._told_at >= LOG_INTERVAL:
+            self._told_at = now
+            self._log.warn(
+                "No new connections for now: {error}. Clients wait; raise the limit of file descriptors.",
+                error=error.strerror,
+            )
+        self.stopReading()
+        self._pause = self.reactor.callLater(PAUSE, self._go_on)
+
+    def _go_on(self) -> None:
+        self._pause = None
+        self.startReading()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """As `Port` does it; nothing is tried again."""
+        pause, self._pause = self._pause, None
+        if pause is not None:
+            pause.cancel()
+        super().connectionLost(reason)
