@@ -1,7 +1,5 @@
-"""The long-running proxy as a service: listens, re-reads its sources on SIGHUP, closes what it opened."""
+"""The long-running proxy as a service: listens, re-reads its sources on SIGHUP, drains before it stops."""
 
-import signal
-import threading
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -15,8 +13,9 @@ from twisted.python.failure import Failure
 
 from comfyproxy.core.changes import Changes
 from comfyproxy.core.config import Config
-from comfyproxy.errors import ConfigError
+from comfyproxy.errors import ConfigError, Stopping
 from comfyproxy.proxy.accesslog import FORMATS
+from comfyproxy.proxy.draining import Draining
 from comfyproxy.proxy.listeners import HTTPListener
 from comfyproxy.proxy.proxy import Proxy
 from comfyproxy.proxy.proxyprotocol import ProxiedPorts
@@ -24,6 +23,7 @@ from comfyproxy.proxy.tcp import TCPListener
 from comfyproxy.proxy.transports import with_eager_writes
 from comfyproxy.service.output import Output, open_output
 from comfyproxy.service.routing import Routing
+from comfyproxy.service.signals import Signals
 from comfyproxy.service.sources import Sources
 
 MOST_LINES = 50
@@ -48,7 +48,9 @@ class ProxyService(MultiService):
         self._routing = Routing(self._reactor)
         self._ports: list[IListeningPort] = []
         self._output: Output | None = None
-        self._previous_hangup: Any = None
+        self._signals = Signals()
+        self._draining: Draining | None = None
+        self._wait_for_the_end: list[Deferred[None]] = []
         self.proxy: Proxy | None = None
 
     @property
@@ -69,20 +71,29 @@ class ProxyService(MultiService):
     def startService(self) -> None:
         """Listen, if that has not begun, and answer SIGHUP."""
         self._begin()
-        self._catch_hangup()
+        self._signals.catch("SIGHUP", self._hung_up)
         super().startService()
 
     def stopService(self) -> "Deferred[None]":
-        """Listen no more and close every connection; fires when nothing is left open."""
-        self._release_hangup()
-        return ensureDeferred(self._stop())
+        """Listen no more, let what runs end (``--drain-timeout``), close; fires when nothing is left open.
+
+        Meanwhile SIGTERM and SIGINT, and a second call, mean that it waits no longer.
+        """
+        if self._draining is None:
+            return ensureDeferred(self._stop())
+        self._draining.cut()
+        stopped: Deferred[None] = Deferred()
+        self._wait_for_the_end.append(stopped)
+        return stopped
 
     def reload(self) -> dict[str, Changes]:
         """Read all sources anew and go by them at once; returns the difference of each pool.
 
         Servers that stay keep their state and connections. Raises `ConfigError` where a source does not
-        parse; then nothing has changed.
+        parse, and `Stopping` in a drain; then nothing has changed.
         """
+        if self._draining is not None:
+            raise Stopping("The proxy is stopping.")
         loaded = self._sources.load()
         output = _open(loaded.config.access_log_file) if self.proxy is not None else None
         if _how_it_listens(loaded.config) != _how_it_listens(self.config):
@@ -166,16 +177,6 @@ class ProxyService(MultiService):
         if len(lines) > MOST_LINES:
             self.log.info("  and {count} more", count=len(lines) - MOST_LINES)
 
-    def _catch_hangup(self) -> None:
-        # Windows has no SIGHUP, and Python sets signals in the main thread only; `reload` is there for both.
-        if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
-            self._previous_hangup = signal.signal(signal.SIGHUP, self._hung_up)
-
-    def _release_hangup(self) -> None:
-        previous, self._previous_hangup = self._previous_hangup, None
-        if previous is not None:
-            signal.signal(signal.SIGHUP, previous)
-
     def _hung_up(self, *ignored: object) -> None:
         self._reactor.callFromThread(self._reload_or_say_why_not)
 
@@ -184,10 +185,18 @@ class ProxyService(MultiService):
             self.reload()
         except (ConfigError, OSError) as error:
             self.log.error("Nothing changes, the new configuration has a mistake: {error}", error=error)
+        except Stopping as error:
+            self.log.warn("Nothing is reloaded. {error}", error=error)
 
     async def _stop(self) -> None:
+        if self.proxy is not None:
+            self._draining = self.proxy.drain(self.config.drain_timeout)
+            for name in ("SIGTERM", "SIGINT"):
+                self._signals.catch(name, self._told_again)
         ports, self._ports = self._ports, []
         await gatherResults([maybeDeferred(port.stopListening) for port in ports])
+        if self._draining is not None:
+            await self._draining.run()
         await maybeDeferred(super().stopService)
         if self.proxy is not None:
             await self.proxy.close()
@@ -196,10 +205,19 @@ class ProxyService(MultiService):
         if self._output is not None:
             self._output.close()
             self._output = None
-
+        self._signals.release()
+        self._draining = None
+        waiting, self._wait_for_the_end = self._wait_for_the_end, []
+        for stopped in waiting:
+            stopped.callback(None)
 
 def _how_it_listens(config: Config) -> tuple[object, ...]:
     return config.listen, config.tcp, config.accept_proxy_protocol
+
+
+    def _told_again(self, *ignored: object) -> None:
+        if self._draining is not None:
+            self._reactor.callFromThread(self._draining.cut)
 
 
 def _open(path: str) -> Output:

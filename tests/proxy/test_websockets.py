@@ -27,6 +27,7 @@ from comfyproxy.core.balancer import Balancer
 from comfyproxy.core.config import Timeouts
 from comfyproxy.core.pool import Pool
 from comfyproxy.core.routes import Route, RouteTable
+from comfyproxy.proxy.draining import Work
 from comfyproxy.proxy.listeners import HTTPListener
 from comfyproxy.proxy.proxy import Proxy
 from comfyproxy.proxy.transports import with_eager_writes
@@ -460,6 +461,20 @@ def test_the_lease_lasts_until_the_backend_has_closed_too(join: Join) -> None:
     joined.advance(CLOSE_TIMEOUT + SLACK)
     assert joined.server.ended == "reset"
     assert joined.rig.leases == 0
+
+
+@pytest.mark.parametrize("is_comfyui", [False, True])
+def test_a_proxy_that_stops_says_1001_to_both(join: Join, is_comfyui: bool) -> None:
+    joined = join(comfyui=is_comfyui)
+    joined.server.say("last")
+    joined.run()
+    (connection,) = joined.rig.proxy.connections
+    assert connection.work is (Work.EVENTS if is_comfyui else Work.WEBSOCKET)
+    connection.end()
+    joined.run()
+    assert joined.client.messages == ["last"]
+    assert joined.client.closed_with == joined.server.closed_with == (1001, "The proxy is stopping.")
+    assert (joined.client.is_gone, joined.rig.leases) == (True, 0)
 
 
 def test_a_client_that_never_answers_a_close_frame_is_cut_off(join: Join) -> None:

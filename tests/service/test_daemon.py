@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,15 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 
-from comfyproxy.errors import ConfigError
+from comfyproxy.errors import ConfigError, Stopping
 from comfyproxy.service.daemon import ProxyService
 from comfyproxy.service.sources import Sources
+from comfyproxy.testing import RawClient
 
 Start = Callable[..., ProxyService]
 Get = Callable[..., "Deferred[bytes]"]
@@ -99,6 +101,46 @@ async def test_stopping_gives_the_old_signal_back(start_service: Start) -> None:
     assert signal.getsignal(signal.SIGHUP) != before
     await service.stopService()
     assert signal.getsignal(signal.SIGHUP) == before
+
+
+@pytest_twisted.ensureDeferred
+async def test_stopping_drains_and_being_stopped_again_means_at_once(
+    start_service: Start, silent_server: str
+) -> None:
+    service = start_service(url=[silent_server])
+    client = await _connect(service)
+    client.transport.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    while not (service.proxy and service.proxy.routes.routes[0].balancer.pool.backends[0].leases):
+        await deferLater(global_reactor, 0.01)
+    first = service.stopService()
+    await deferLater(global_reactor, 0.1)
+    assert not first.called
+    with pytest.raises(Stopping, match="The proxy is stopping"):
+        service.reload()
+    await service.stopService()
+    await first
+    assert client.received.startswith(b"HTTP/1.1 503 ")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_service_that_was_stopped_starts_again(servers: Any, start_service: Start, get: Get) -> None:
+    service = start_service(url=[servers.start("a")])
+    await service.stopService()
+    service.startService()
+    assert await get(service) == b"a /"
+
+
+@pytest.fixture
+def silent_server() -> Iterator[str]:
+    """The URL of a server that accepts and says nothing."""
+    port = global_reactor.listenTCP(0, Factory.forProtocol(Protocol), interface="127.0.0.1")
+    yield f"http://127.0.0.1:{port.getHost().port}"
+    port.stopListening()
+
+
+async def _connect(service: ProxyService) -> RawClient:
+    endpoint = TCP4ClientEndpoint(global_reactor, "127.0.0.1", service.addresses[0].port)
+    return await connectProtocol(endpoint, RawClient())
 
 
 @pytest_twisted.ensureDeferred

@@ -6,8 +6,9 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -91,9 +92,8 @@ def test_it_ends_in_the_middle_of_an_upload(run: Callable[..., Running], plain: 
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.settimeout(20)
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        running = run(
-            "--url", url, "--listen", "tcp:0:interface=127.0.0.1", "--access-log", "combined", *plain
-        )
+        options = ("--access-log", "combined", "--drain-timeout", "0", "--probe", "none", *plain)
+        running = run("--url", url, "--listen", "tcp:0:interface=127.0.0.1", *options)
         with socket.create_connection(("127.0.0.1", running.port()), timeout=20) as client:
             client.sendall(b"POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 9000000\r\n\r\n")
             backend, _ = listening.accept()
@@ -106,7 +106,73 @@ def test_it_ends_in_the_middle_of_an_upload(run: Callable[..., Running], plain: 
                 status, printed = running.end()
     assert status == 0
     # What is cut off by that is logged too.
-    assert printed.count('"POST /upload HTTP/1.1" 499 0 ') == 1
+    assert printed.count('"POST /upload HTTP/1.1" 503 ') == 1
+
+
+@pytest.fixture
+def asked(run: Callable[..., Running]) -> Iterator[Any]:
+    """Starts one with a request under way: the process, its client and the connection to its server."""
+    with ExitStack() as opened:
+
+        def ask(*arguments: str) -> tuple[Running, socket.socket, socket.socket]:
+            listening = opened.enter_context(socket.create_server(("127.0.0.1", 0)))
+            url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+            running = run("--app", "http", "--url", url, "--listen", "tcp:0:interface=127.0.0.1", *arguments)
+            client = opened.enter_context(socket.create_connection(("127.0.0.1", running.port()), timeout=20))
+            client.sendall(b"POST /prompt HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}")
+            listening.settimeout(20)
+            server = opened.enter_context(listening.accept()[0])
+            server.settimeout(20)
+            while not server.recv(65536).endswith(b"{}"):
+                pass
+            return running, client, server
+
+        yield ask
+
+
+def until(running: Running, words: str) -> str:
+    """The next line of its log with these words."""
+    for line in running.errors:
+        if words in line:
+            return line
+    raise AssertionError(f"it ended without saying {words!r}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_stop_it_answers_what_runs_and_takes_nothing_new(asked: Any, number: int) -> None:
+    running, client, server = asked()
+    port = client.getpeername()[1]
+    running.process.send_signal(number)
+    assert "Draining: 1 request, up to 30 s." in until(running, "Draining")
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=20)
+    running.process.send_signal(signal.SIGHUP)
+    assert "Nothing is reloaded. The proxy is stopping." in until(running, "reload")
+    server.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+    answer = b"".join(iter(lambda: client.recv(65536), b""))
+    assert b"\r\nConnection: close\r\n" in answer
+    assert answer.endswith(b"ok")
+    _, errors = running.process.communicate(timeout=20)
+    assert (running.process.returncode, "Cut off" in errors) == (0, False)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_again_it_waits_no_longer(asked: Any, number: int) -> None:
+    running, client, _ = asked()
+    running.process.send_signal(signal.SIGTERM)
+    until(running, "Draining")
+    running.process.send_signal(number)
+    assert client.recv(65536).startswith(b"HTTP/1.1 503 ")
+    _, errors = running.process.communicate(timeout=20)
+    assert running.process.returncode == 0
+    assert "Cut off what still ran: 1 request." in errors
+    assert "Traceback" not in errors
+
+
+def test_the_drain_ends_in_time(asked: Any) -> None:
+    running, client, _ = asked("--drain-timeout", "200ms")
+    status, _ = running.end()
+    assert (status, client.recv(65536)[:13]) == (0, b"HTTP/1.1 503 ")
 
 
 def test_the_console_line_is_printed_as_it_is(run: Callable[..., Running]) -> None:
