@@ -120,7 +120,13 @@ class Backend:
 
 
 class Watcher(Protocol):
-    """Who wants to hear how work ended (a balancer)."""
+    """Who wants to hear how work ended (a balancer).
+
+    ``is_curious`` says: also of work that succeeded. Of what speaks against a server, or is the first that
+    speaks for it again, it hears anyhow.
+    """
+
+    is_curious: bool
 
     def released(self, lease: "Lease", outcome: Outcome, seconds: float) -> None:
         """``lease`` ended by ``outcome`` after ``seconds``; its backend's count is already down."""
@@ -145,17 +151,20 @@ class Lease:
             self.backend.exempt += 1
 
     def release(self, outcome: Outcome = Outcome.ABANDONED, seconds: float = 0.0) -> None:
-        """Give the unit back and tell the watcher how the work ended; a second call does nothing.
+        """Give the unit back and tell the watcher how the work ended, if it cares; once.
 
         ``seconds`` is how long the server took (to its answer's head), 0 where nothing is known of it.
         """
         if self._held:
             self._held = False
-            self.backend.leases -= 1
+            backend, watcher = self.backend, self.watcher
+            backend.leases -= 1
             if self._is_exempt:
-                self.backend.exempt -= 1
-            if self.watcher is not None:
-                self.watcher.released(self, outcome, seconds)
+                backend.exempt -= 1
+            if watcher is not None and (
+                watcher.is_curious or backend.failures or outcome is not Outcome.ANSWERED
+            ):
+                watcher.released(self, outcome, seconds)
 
 
 def fingerprint(address: Address) -> str:

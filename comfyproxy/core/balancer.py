@@ -82,8 +82,8 @@ class Balancer:
         primaries = [backend for backend in backends if not backend.address.backup] if spares else backends
         self._selection.use(primaries)
         self._spare.use(spares)
-        self._tells = self._selection.watches or self._spare.watches or may_fill(backends)
-        self._watcher = self if self._tells or self.pool.rules.ejection.failures else None
+        self.is_curious = self._selection.watches or self._spare.watches or may_fill(backends)
+        self._watcher = self if self.is_curious or self.pool.rules.ejection.failures else None
 
     def choose(self, tried: Collection[Backend] = (), key: bytes | None = None) -> Lease:
         """A lease on the next backend of the policy's order that may be used and is not in ``tried``.
@@ -96,21 +96,21 @@ class Balancer:
             if backend is None:
                 raise self._none_available(tried)
         lease = Lease(backend, self._watcher)
-        if self._tells:
+        if self.is_curious:
             self._selection_of(backend).taken(backend)
         return lease
 
     def lease(self, backend: Backend) -> Lease:
         """A lease on ``backend``, whatever the policy says."""
         lease = Lease(backend, self._watcher)
-        if self._tells:
+        if self.is_curious:
             self._selection_of(backend).taken(backend)
         return lease
 
     def exempt(self, lease: Lease) -> None:
         """Let ``lease`` take no room from now on: who waits may have it."""
         lease.exempt()
-        if self._tells:
+        if self.is_curious:
             self._selection_of(lease.backend).update(lease.backend)
             if self.waiting:
                 self.waiting.offer(lease.backend)
@@ -120,7 +120,7 @@ class Balancer:
         backend = lease.backend
         if outcome is not Outcome.ANSWERED or backend.failures:
             self.pool.noted(backend, outcome, self._clock())
-        if self._tells:
+        if self.is_curious:
             if outcome in FAILURES:
                 seconds = max(seconds, FAILED_SECONDS)
             self._selection_of(backend).given_back(backend, seconds, self._clock())

@@ -61,7 +61,8 @@ def test_backend_that_is_not_usable_is_not_available_and_not_full() -> None:
 
 
 class Heard:
-    def __init__(self) -> None:
+    def __init__(self, is_curious: bool = True) -> None:
+        self.is_curious = is_curious
         self.ends: list[tuple[Lease, Outcome, float, int]] = []
 
     def released(self, lease: Lease, outcome: Outcome, seconds: float) -> None:
@@ -74,6 +75,16 @@ def test_watcher_hears_once_how_the_work_ended_and_the_count_is_down_by_then() -
     lease.release(Outcome.ANSWERED, 0.25)
     lease.release(Outcome.LOST)
     assert heard.ends == [(lease, Outcome.ANSWERED, 0.25, 0)]
+
+
+def test_watcher_that_is_not_curious_hears_of_failures_and_of_what_ends_them() -> None:
+    one, heard = backend(), Heard(is_curious=False)
+    Lease(one, heard).release(Outcome.ANSWERED)
+    assert heard.ends == []
+    Lease(one, heard).release(Outcome.REFUSED)
+    one.failures = 1
+    Lease(one, heard).release(Outcome.ANSWERED)
+    assert [outcome for _, outcome, _, _ in heard.ends] == [Outcome.REFUSED, Outcome.ANSWERED]
 
 
 def test_release_without_an_outcome_says_nothing_of_the_server() -> None:
