@@ -6,6 +6,7 @@ import tomllib
 from comfyproxy.core.addresses import Address, parse_addresses, parse_json_file, parse_text_file
 from comfyproxy.core.diagnostics import Place
 from comfyproxy.core.dotenv import parse_dotenv
+from comfyproxy.core.headerrules import HeaderRules, parse_rule
 from comfyproxy.core.loading import load
 from comfyproxy.core.tapconf import parse_tap_conf
 from comfyproxy.core.tomllines import statement_lines
@@ -106,6 +107,18 @@ def dot_env(data: bytes) -> None:
     for place in [*(one.place for one in variables.values()), *(one.place for one in warnings)]:
         assert place.line is not None
         assert 1 <= place.line <= count
+
+
+def header_rule(data: bytes) -> None:
+    """A rule for header fields: what is accepted is read back, and adds no line of its own."""
+    text = data.decode(errors="replace")
+    try:
+        rule = parse_rule(text, "request")
+    except ValueError:
+        return
+    assert parse_rule(str(rule), "request") == rule
+    HeaderRules([rule])
+    assert not any(mark in str(rule) for mark in "\r\n\0")
 
 
 def check_place(error: ConfigError, text: str) -> None:

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from comfyproxy.core.proxyprotocol import SIGNATURE, V1, V2, End, crc32c, make_header, own_header
 from conformance.corpora import REQUESTS, RESPONSES, ROOT, VECTORS, cases
-from conformance.fuzzing import clients, configuration, messages, proxies
+from conformance.fuzzing import clients, configuration, connections, messages, proxies
 
 FOUND = VECTORS / "fuzzing"
 """Inputs that once failed a target, in a folder of its name; the tests run them for ever."""
@@ -72,6 +73,8 @@ TOML = (
 DOTENV = ("DEV_SERVER_COMFYUI_URL=http://a:1 # one\n", "export A='b\nc'\nD: \"\\n\"\nE=`f`\n")
 COOKIES = ("a=b; comfyproxy=0123; c=d", 'comfyproxy="x", comfyproxy=y')
 PROMPTS = ('{"prompt": {"1": {"class_type": "A"}}, "client_id": "c"}', '{"prompt_id": null}', " {}")
+RULES = ("set X-Robots-Tag: noindex", "add Via: 1.1 {server}", "remove X-Powered-By", "set Host: {host}")
+CHAINS = ("1.2.3.4, 10.0.0.2", 'for="[2001:db8::1]:80";proto=https, for=_x;by=1.2.3.4, for="a,b\\""', '"')
 HTTP_WORDS = (
     *(
         "Transfer-Encoding:",
@@ -111,6 +114,22 @@ TOML_WORDS = (
 )
 
 
+def _headers() -> Iterable[bytes]:
+    ends = End("192.0.2.1", 4711), End("192.0.2.2", 80)
+    more = End("2001:db8::1", 1), End("2001:db8::2", 2)
+    yield from (make_header(version, *pair) for version in (V1, V2) for pair in (ends, more))
+    yield from (own_header(V1), own_header(V2), b"PROXY UNKNOWN ::1 ::1 1 2\r\nGET / HTTP/1.1\r\n\r\n")
+    # Version 2 with a checksum, and with PP2_TYPE_SSL.
+    block = SIGNATURE + b"\x21\x11\0\x13" + bytes(12) + b"\x03\0\x04"
+    yield block + crc32c(block + bytes(4)).to_bytes(4)
+    yield SIGNATURE + b"\x21\x11\0\x14" + bytes(12) + b"\x20\0\x05\x01\0\0\0\0"
+
+
+def _frames() -> Iterable[bytes]:
+    yield b"\x03\x81\x05hello\x82\x7e\x00\x80" + bytes(128) + b"\x88\x02\x03\xe8"
+    yield b"\x09\x81\x85abcdhello\x89\x80abcd\x82\xff" + bytes(7) + b"\x01abcdx\x0a"
+
+
 def _sample() -> Iterable[bytes]:
     return [*_texts(*TOML)(), (ROOT / "tap.conf").read_bytes()]
 
@@ -127,6 +146,12 @@ TARGETS = {
     "server-json": Target(configuration.server_json, _texts(*JSON), LIST_WORDS),
     "tap-conf": Target(configuration.tap_conf, _sample, TOML_WORDS),
     "dot-env": Target(configuration.dot_env, _texts(*DOTENV)),
+    "header-rule": Target(configuration.header_rule, _texts(*RULES), ("{client}", "{request_id}", ": ")),
+    "proxy-header": Target(
+        connections.proxy_header, _headers, ("PROXY TCP4 ", "PROXY TCP6 ", "UNKNOWN", "\r\n")
+    ),
+    "trust": Target(connections.trust, _texts(*CHAINS), ("for=", "10.0.0.1", '"', "\\", "[", "]")),
+    "frames": Target(connections.frames, _frames),
     "claims": Target(
         clients.claims, _requests, ("/ws?clientId=", "/history/", "/view?filename=", "Cookie: ")
     ),
