@@ -11,6 +11,7 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from comfyproxy.core.backend import AdminState, Backend
 from comfyproxy.core.changes import Changes
 from comfyproxy.core.config import Config
 from comfyproxy.errors import ConfigError, Stopping
@@ -21,6 +22,7 @@ from comfyproxy.proxy.proxy import Proxy
 from comfyproxy.proxy.proxyprotocol import ProxiedPorts
 from comfyproxy.proxy.tcp import TCPListener
 from comfyproxy.proxy.transports import with_eager_writes
+from comfyproxy.service.health import HealthChecks, find_servers
 from comfyproxy.service.output import Output, open_output
 from comfyproxy.service.routing import Routing
 from comfyproxy.service.signals import Signals
@@ -46,6 +48,7 @@ class ProxyService(MultiService):
         self._loaded = sources.load()
         self._reactor = reactor if self.config.plain_io else with_eager_writes(reactor)
         self._routing = Routing(self._reactor)
+        self._checks = HealthChecks(self._reactor, self._close_idle)
         self._ports: list[IListeningPort] = []
         self._output: Output | None = None
         self._signals = Signals()
@@ -104,9 +107,26 @@ class ProxyService(MultiService):
         if self.proxy is not None and output is not None:
             self._adopt(self.proxy, loaded.config, output)
             self.proxy.forget_removed()
+            self._checks.follow(self._routing.watched(loaded.config))
         for name, difference in changes.items():
             self._log_changes(name, difference)
         return changes
+
+    def set_state(self, server: str, state: AdminState) -> tuple[Backend, ...]:
+        """Let ``server`` be in ``state``, in every pool that has it, until it is told otherwise.
+
+        It is a server's URL (also with ranges) or its name; reloads keep the state. Returns the servers that
+        were meant; raises `UnknownServer` where there is none, and then nothing has changed.
+        """
+        pools = [self._routing.balancer(pool).pool for pool in self.config.pools.values()]
+        found = find_servers(pools, server)
+        for pool, backend in found:
+            pool.set_admin(backend, state, self._reactor.seconds())
+        return tuple(backend for _, backend in found)
+
+    def _close_idle(self, backend: Backend) -> None:
+        if self.proxy is not None:
+            self.proxy.close_idle(backend)
 
     def _begin(self) -> None:
         if self.proxy is not None:
@@ -120,6 +140,7 @@ class ProxyService(MultiService):
         self._listen(proxy, config)
         for name, pool in config.pools.items():
             self.log.info("Pool {name}: {size} servers.", name=name, size=len(pool.addresses))
+        self._checks.follow(self._routing.watched(config))
 
     def _adopt(self, proxy: Proxy, config: Config, output: Output) -> None:
         """Let ``proxy`` go by ``config`` in all that can change while it runs, and log to ``output``."""
@@ -198,6 +219,7 @@ class ProxyService(MultiService):
         if self._draining is not None:
             await self._draining.run()
         await maybeDeferred(super().stopService)
+        self._checks.stop()
         if self.proxy is not None:
             await self.proxy.close()
             self.proxy = None
@@ -211,13 +233,13 @@ class ProxyService(MultiService):
         for stopped in waiting:
             stopped.callback(None)
 
-def _how_it_listens(config: Config) -> tuple[object, ...]:
-    return config.listen, config.tcp, config.accept_proxy_protocol
-
-
     def _told_again(self, *ignored: object) -> None:
         if self._draining is not None:
             self._reactor.callFromThread(self._draining.cut)
+
+
+def _how_it_listens(config: Config) -> tuple[object, ...]:
+    return config.listen, config.tcp, config.accept_proxy_protocol
 
 
 def _open(path: str) -> Output:

@@ -1,6 +1,6 @@
 """From a configuration to routes that carry traffic, and from one to the next without losing state."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
@@ -9,7 +9,7 @@ from comfyproxy.comfyui.router import make_router
 from comfyproxy.core.addresses import Address
 from comfyproxy.core.balancer import Balancer
 from comfyproxy.core.changes import Changes, diff
-from comfyproxy.core.config import Config, PoolConfig, RouteConfig
+from comfyproxy.core.config import Config, HealthConfig, PoolConfig, RouteConfig
 from comfyproxy.core.headerrules import compile_rules
 from comfyproxy.core.pool import Pool
 from comfyproxy.core.proxyprotocol import V1, V2
@@ -50,6 +50,10 @@ class Routing:
     def balancer(self, pool: PoolConfig) -> Balancer:
         """The balancer of ``pool``."""
         return self._balancers[_key(pool)]
+
+    def watched(self, config: Config) -> Iterator[tuple[Balancer, HealthConfig]]:
+        """The balancers of the pools of ``config``, and how their health is watched."""
+        return ((self.balancer(pool), pool.health) for pool in config.pools.values())
 
     async def stop(self) -> None:
         """Serve no more directories."""
