@@ -31,10 +31,6 @@ class Stopping(ComfyproxyError):
     """The proxy is about to stop: what it is asked for comes too late."""
 
 
-class Stopping(ComfyproxyError):
-    """The proxy is about to stop: what it is asked for comes too late."""
-
-
 class ProtocolError(ComfyproxyError):
     """A peer broke HTTP; ``status`` is what a client is told (4xx its fault, 502 the backend's)."""
 
