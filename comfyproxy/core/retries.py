@@ -39,7 +39,7 @@ class RetryBudget:
         self._reserve = inf if share else 0.0
 
     def take(self, live: int) -> bool:
-        """Whether one of ``live`` requests in flight may be sent again; if so, `give_back` when it ended."""
+        """Whether one of ``live`` requests in flight may be sent again; then `give_back` once it is over."""
         self._reserve = min(self._reserve + (self.requests - self._seen) * self.share, live)
         self._seen = self.requests
         if self.in_flight >= FLOOR:
@@ -49,9 +49,9 @@ class RetryBudget:
         self.in_flight += 1
         return True
 
-    def give_back(self) -> None:
-        """A request that was sent again has ended."""
-        self.in_flight -= 1
+    def give_back(self, count: int = 1) -> None:
+        """A request that was sent again ``count`` times has ended."""
+        self.in_flight -= count
 
 
 def may_try_again(

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from comfyproxy.core.balancer import Balancer
-from comfyproxy.core.config import Timeouts
+from comfyproxy.core.config import DEFAULT_RETRIES, Timeouts
 from comfyproxy.core.headerrules import HeaderRules
 
 
@@ -13,13 +13,18 @@ class Route:
     """Requests whose path is ``prefix`` or lies below it go to ``balancer``, under these timeouts.
 
     ``comfyui`` says that ComfyUI's page reads the answers, so that ours take its error shape.
-    ``request_rules`` and ``response_rules`` change the fields of requests and of servers' answers.
+    ``request_rules`` and ``response_rules`` change the fields of requests and answers. A request is
+    tried on up to ``retries`` other servers; one that may be repeated also after an answer of a status in
+    ``retry_on``, and with ``retries_timeouts`` after none in time.
     """
 
     prefix: bytes
     balancer: Balancer
     timeouts: Timeouts
     comfyui: bool = False
+    retries: int = DEFAULT_RETRIES
+    retry_on: frozenset[int] = frozenset()
+    retries_timeouts: bool = False
     request_rules: HeaderRules | None = None
     response_rules: HeaderRules | None = None
 

@@ -1,99 +1,180 @@
-"""How an exchange comes by a server: one attempt after the other, until one has the request or none is left.
+"""How a request, or a client of plain TCP, comes by a server: one attempt after the other.
 
-    choose ─▶ connect ─▶ send
-      ▲          │         │
-      │          ▼         ▼
-      └───── attempt failed: nothing was sent, or it is safe to send again
-      └───── searching: this server answered 404, another may have it
+    choose ─▶ connect ─▶ send ─▶ ...
+     ▲  │        │         │
+     │  ▼        ▼         ▼
+     │ wait     the attempt failed ─▶ give up
+     └──┴────────┘
 
-What an attempt takes, a lease on a backend and a connection to it, is given back when it fails; whatever
-else happens, `Exchange` gives it back when it ends.
+Who finds every server full waits in the pool's line, and is told as soon as one has room. An attempt that
+fails is followed by another one if that is safe, if there are more servers, and if the time and the budget
+for it are not used up (`comfyproxy.core.retries`). What an attempt takes, a lease on a backend and a
+connection to it, is given back when it fails; whatever else happens, the subclass gives it back when all is
+over.
 """
 
-from typing import TYPE_CHECKING
+from math import ceil, inf
+from typing import TYPE_CHECKING, Any
 
-from comfyproxy.core.backend import Backend, Lease
-from comfyproxy.core.http1 import RequestHead
-from comfyproxy.core.retries import explain, may_try_again
+from comfyproxy.core.backend import Backend, Lease, Outcome
+from comfyproxy.core.balancer import Balancer
+from comfyproxy.core.headers import Forwarder
+from comfyproxy.core.http1 import RequestHead, ResponseHead
+from comfyproxy.core.retries import explain, may_try_again, outcome_of
 from comfyproxy.core.routes import Route
 from comfyproxy.core.routing import Rewrite
-from comfyproxy.errors import BackendError, ConnectFailed, NoBackendAvailable
+from comfyproxy.errors import BackendError, BackendLost, ConnectFailed, NoBackendAvailable
 from comfyproxy.proxy.connectors import Dialer
 from comfyproxy.proxy.front import Front
+from comfyproxy.proxy.proxyprotocol import greeting
 from comfyproxy.proxy.upstream import Upstream
 
 if TYPE_CHECKING:
     from comfyproxy.proxy.proxy import Proxy
 
+LONGEST_ADVICE = 60
+"""Seconds that a client is told to wait at most before it tries again."""
+
 
 class Attempts:
-    """The attempts of one exchange, which is a subclass: one object is made for each request, not two."""
+    """The attempts of one request, or of one TCP client, which is a subclass: one object is made, not two.
+
+    ``backend`` is the one of the last attempt. ``started`` is in seconds.
+    """
 
     proxy: "Proxy"
-    front: Front
-    head: RequestHead
+    started: float
 
-    # What most exchanges never set is a default of the class: making one costs a microsecond less.
+    # What most requests never set is a default of the class: making one costs a microsecond less.
     backend: Backend | None = None
+    deadline = slot = inf
     route: Route | None = None
-    status = 0
-    _body: bytes | None = None
-    _body_sent = False
-    _dialed_at = 0.0
-    _dialed_for = 0.0
+    _asked_at = 0.0
     _dialer: Dialer | None = None
+    _failed_at = 0.0
     _failure: BackendError | None = None
+    _failures = 0
+    _repeats = 0
     _lease: Lease | None = None
     _pinned: Backend | None = None
-    _rewrite: Rewrite | None = None
-    _searching = False
     _strict = False
     _tried: tuple[Backend, ...] = ()
-    _upstream: Upstream | None = None
+    _waited = 0.0
+    _waits_since: float | None = None
 
-    def _send(self, upstream: Upstream) -> None:
-        """Send the request: there is a connection."""
+    def _key(self, balancer: Balancer) -> bytes | None:
+        """What the policy is asked with, if it goes by keys."""
         raise NotImplementedError
 
-    def _end(self) -> None:
-        """The exchange is over."""
+    def _connect(self, backend: Backend) -> None:
+        """Get a connection to ``backend``, and `_send`."""
         raise NotImplementedError
 
-    def refuse(self, status: int, message: str) -> None:
-        """Answer ``message`` ourselves."""
+    def _send(self, upstream: Any) -> None:
+        """There is a connection."""
+        raise NotImplementedError
+
+    def _may_repeat(self, error: BackendError) -> bool:
+        """Whether it is safe to make another attempt after ``error``."""
+        raise NotImplementedError
+
+    def _give_up(self, status: int, message: str, retry_after: float = 0) -> None:
+        """No server will do; tell the client so, and when to come again (in seconds, 0: not known)."""
         raise NotImplementedError
 
     def _choose(self) -> None:
-        """Take a lease on the next backend and a connection to it."""
+        """Take a lease on the next backend and go on there, or wait for room."""
         assert self.route is not None
         balancer = self.route.balancer
-        pinned, self._pinned = self._pinned, None
         try:
-            self._lease = Lease(pinned) if pinned is not None else balancer.choose(self._tried)
-        except NoBackendAvailable as error:
-            if self._failure is not None and self._failure.request_was_sent:
-                self._refuse_for(self._failure)
+            if self._pinned is not None:
+                lease = self._lease_pinned(balancer, self._pinned)
+            elif balancer.key_of is None:
+                lease = balancer.choose(self._tried)
             else:
-                self.refuse(error.status, str(error))
+                lease = balancer.choose(self._tried, self._key(balancer))
+        except NoBackendAvailable as error:
+            self._none_available(error)
             return
-        backend = self.backend = self._lease.backend
-        if balancer.router is not None:
-            now = self.proxy.reactor.seconds()
-            self._rewrite = balancer.router.place(self.head, self._body, backend, now)
+        if self._waits_since is not None:
+            self._stop_waiting()
+        self._lease = lease
+        backend = self.backend = lease.backend
         self.proxy.log.routed(backend, len(balancer.pool))
-        self._connect(backend, fresh=False)
+        self._connect(backend)
 
-    def _connect(self, backend: Backend, fresh: bool) -> None:
-        assert self.route is not None
-        connector = self.proxy.connector(backend)
-        upstream = None if fresh else connector.take_idle()
-        if upstream is not None:
-            self._send(upstream)
+    def _lease_pinned(self, balancer: Balancer, pinned: Backend) -> Lease:
+        """A lease on the backend that this belongs to; on another if it takes none and another will do."""
+        if not pinned.takes_pins:
+            if self._strict:
+                raise NoBackendAvailable(balancer.pool.name, "The server that this belongs to is out of use.")
+            self._pinned = None
+            return balancer.choose(self._tried, self._key(balancer))
+        if pinned.is_full:
+            raise NoBackendAvailable(
+                balancer.pool.name, "The server that this belongs to has as much in flight as it may.", True
+            )
+        self._pinned = None
+        return balancer.lease(pinned)
+
+    def _none_available(self, error: NoBackendAvailable) -> None:
+        if error.is_full and self._wait():
+            return
+        if self._waits_since is not None:
+            self._stop_waiting()
+        if self._failure is not None and self._failure.request_was_sent:
+            self._refuse_for(self._failure)
         else:
-            self._dialed_at = self.proxy.reactor.seconds()
-            self._dialer = connector.dial(self, self.route.timeouts.connect)
+            self._give_up(error.status, str(error), self._advice() if error.is_full else 0)
 
-    def connection_ready(self, upstream: Upstream) -> None:
+    def _wait(self) -> bool:
+        """Wait for room; ``False`` if too many do so, or this has waited long enough already.
+
+        However often one request has to wait, it has the time of its route only once.
+        """
+        assert self.route is not None
+        seconds = self.route.timeouts.queue
+        left = seconds - self._waited
+        if (seconds and left <= 0) or not self.route.balancer.waiting.join(self, self._pinned):
+            return False
+        if self._waits_since is None:
+            self._waits_since = self.proxy.reactor.seconds()
+            self.proxy.deadlines.set(self, left if seconds else 0)
+        return True
+
+    def _stop_waiting(self) -> None:
+        assert self.route is not None and self._waits_since is not None
+        self.route.balancer.waiting.leave(self)
+        self.proxy.deadlines.forget(self)
+        now = self.proxy.reactor.seconds()
+        self._waited += now - self._waits_since
+        self._waits_since = None
+        self._asked_at = now
+
+    def room(self) -> None:
+        """There may be room now, or nothing to wait for any more."""
+        self._choose()
+
+    def deadline_passed(self) -> None:
+        """There was no room in time."""
+        assert self.route is not None
+        self._stop_waiting()
+        seconds, name = self.route.timeouts.queue, self.route.balancer.pool.name
+        if self._failure is not None and self._failure.request_was_sent:
+            self._refuse_for(self._failure)
+        elif self._pinned is not None:
+            message = f"The server that this belongs to had no room within {seconds:g} seconds."
+            self._give_up(503, message, self._advice())
+        else:
+            message = f"No server of the pool '{name}' had room within {seconds:g} seconds."
+            self._give_up(503, message, self._advice())
+
+    def _advice(self) -> int:
+        """In how many seconds to try again: by then who waits now was served or is gone."""
+        assert self.route is not None
+        return min(max(1, ceil(self.route.timeouts.queue)), LONGEST_ADVICE)
+
+    def connection_ready(self, upstream: Any) -> None:
         """The new connection that was asked for is there."""
         self._dialer = None
         self._send(upstream)
@@ -101,51 +182,47 @@ class Attempts:
     def connect_failed(self, error: ConnectFailed) -> None:
         """The new connection that was asked for cannot be had."""
         self._dialer = None
-        self._dialed_for += self.proxy.reactor.seconds() - self._dialed_at
         self._attempt_failed(error)
 
-    def _search_on(self) -> bool:
-        """This backend does not have it: ask the next one; ``False`` when all were asked."""
-        assert self.route is not None and self.backend is not None
-        self._tried = (*self._tried, self.backend)
-        if not self.route.balancer.has_more(self._tried):
-            return False
-        self._drop_upstream()
-        self._release()
-        self._choose()
-        return True
-
-    def upstream_failed(self, error: BackendError) -> None:
-        """The connection in use failed before the answer was complete."""
-        assert self.backend is not None
-        upstream, self._upstream = self._upstream, None
-        if self.status:
-            self.proxy.note_failure(self.backend, error)
-            self._end()
-            self.front.abort()
-        elif upstream is not None and upstream.was_used and self._may_try_again(error):
-            # The backend closed the kept connection while our request was on its way (RFC 9112 section
-            # 9.3.1).
-            self._connect(self.backend, fresh=True)
-        else:
-            self._attempt_failed(error)
-
-    def _may_try_again(self, error: BackendError) -> bool:
-        return may_try_again(self.head, error, answered=bool(self.status), body_at_hand=not self._body_sent)
-
     def _attempt_failed(self, error: BackendError) -> None:
-        assert self.backend is not None
-        self.proxy.note_failure(self.backend, error)
-        self._tried = (*self._tried, self.backend)
-        self._release()
         # What killed two servers is not shown to a third.
         is_fatal = error.request_was_sent and self._failure is not None and self._failure.request_was_sent
+        goes_on = not is_fatal and self._may_repeat(error) and self._may_go_on(error.request_was_sent)
         if self._failure is None or not self._failure.request_was_sent:
             self._failure = error
-        if self._may_try_again(error) and not (self._strict or is_fatal or self._out_of_time()):
+        self._pass_over(error, outcome_of(error))
+        if goes_on:
             self._choose()
         else:
             self._refuse_for(error)
+
+    def _pass_over(self, error: BackendError, outcome: Outcome) -> None:
+        """The attempt failed: give its lease back, and make no other one at the same backend."""
+        assert self.backend is not None
+        now = self.proxy.reactor.seconds()
+        self.proxy.note_failure(self.backend, error)
+        self._tried = (*self._tried, self.backend)
+        if not self._failures:
+            self._failed_at = now
+        self._failures += 1
+        self._release(outcome, now - (self._asked_at or self.started))
+        self._asked_at = now
+
+    def _may_go_on(self, repeats: bool) -> bool:
+        """Whether there are attempts left, and time; if another one ``repeats`` the request, also budget."""
+        assert self.route is not None
+        route = self.route
+        passed = self.proxy.reactor.seconds() - self._failed_at if self._failures else 0.0
+        if self._strict or self._failures >= route.retries or 0 < route.timeouts.retry <= passed:
+            return False
+        return not repeats or self._take_from_budget(route.balancer)
+
+    def _take_from_budget(self, balancer: Balancer) -> bool:
+        live = sum(backend.leases for backend in balancer.pool.backends)
+        if not balancer.budget.take(live):
+            return False
+        self._repeats += 1
+        return True
 
     def _refuse_for(self, error: BackendError) -> None:
         """Tell the client how the last attempt failed; what names servers is told only to who debugs."""
@@ -154,22 +231,160 @@ class Attempts:
         status, message = explain(error, self.route.balancer.pool.name, waited, only_one=self._strict)
         if self.proxy.debug:
             message += f" ({self.backend.url}: {error})"
-        self.refuse(status, message)
+        self._give_up(status, message)
 
-    def _out_of_time(self) -> bool:
-        """Whether connecting has taken long enough to tell the client instead."""
-        assert self.route is not None
-        return 0 < 3 * self.route.timeouts.connect < self._dialed_for
-
-    def _drop_upstream(self) -> None:
+    def _stop_trying(self) -> None:
+        """Whatever is under way to a connection is not wanted any more."""
         dialer, self._dialer = self._dialer, None
         if dialer is not None:
             dialer.cancel()
+        if self._waits_since is not None:
+            self._stop_waiting()
+
+    def _release(self, outcome: Outcome, seconds: float = 0.0) -> None:
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            lease.release(outcome, seconds)
+
+    def _settle_budget(self) -> None:
+        """All is over: as often as this was repeated, others may be."""
+        assert self.route is not None
+        repeats, self._repeats = self._repeats, 0
+        self.route.balancer.budget.give_back(repeats)
+
+
+_Kept = tuple[Backend, Rewrite | None, ResponseHead, bytes]
+"""A complete answer that is not the best there could be: whose it is, what to add to it, and the answer."""
+
+
+class RequestAttempts(Attempts):
+    """The attempts of one request: over connections that are kept, with answers that are not good enough.
+
+    ``status`` is that of the answer, once it has begun.
+    """
+
+    front: Front
+    head: RequestHead
+    _forwarder: Forwarder
+
+    status = 0
+    _body: bytes | None = None
+    _body_sent = False
+    _kept: _Kept | None = None
+    _rewrite: Rewrite | None = None
+    _searching = False
+    _seconds = 0.0
+    _upstream: Upstream | None = None
+
+    def answered(self, head: ResponseHead, data: bytes, complete: bool) -> None:
+        """The final answer comes, with the first octets of its body."""
+        raise NotImplementedError
+
+    def _end(self, outcome: Outcome = Outcome.ABANDONED) -> None:
+        """All is over."""
+        raise NotImplementedError
+
+    def refuse(self, status: int, message: str, retry_after: float = 0) -> None:
+        """Answer ``message`` ourselves; ``retry_after`` is when trying again may help, in seconds."""
+        raise NotImplementedError
+
+    def _key(self, balancer: Balancer) -> bytes | None:
+        key_of = balancer.key_of
+        return None if key_of is None else key_of(self.head, self._forwarder.client(self.head))
+
+    def _connect(self, backend: Backend) -> None:
+        assert self.route is not None
+        router = self.route.balancer.router
+        if router is not None:
+            self._rewrite = router.place(self.head, self._body, backend, self.proxy.reactor.seconds())
+        greeting = self._greeting(backend) if backend.proxy_protocol else b""
+        upstream = self.proxy.connector(backend).take_idle(greeting)
+        if upstream is not None:
+            self._send(upstream)
+        else:
+            self._dial(backend)
+
+    def _dial(self, backend: Backend) -> None:
+        assert self.route is not None
+        greeting = self._greeting(backend) if backend.proxy_protocol else b""
+        self._dialer = self.proxy.connector(backend).dial(self, self.route.timeouts.connect, greeting)
+
+    def _greeting(self, backend: Backend) -> bytes:
+        """What a connection to ``backend`` begins with that is for this client alone."""
+        client = self._forwarder.client(self.head)
+        return greeting(backend.proxy_protocol, client, *self.front.ends)
+
+    def _search_on(self) -> bool:
+        """This backend does not have it: ask the next one; ``False`` when all were asked."""
+        assert self.route is not None and self.backend is not None
+        if self._lease is None:
+            return False
+        self._tried = (*self._tried, self.backend)
+        if not any(one.usable and one not in self._tried for one in self.route.balancer.pool.backends):
+            return False
+        self._drop_upstream()
+        self._release(Outcome.ANSWERED, self._seconds)
+        self._asked_at = self.proxy.reactor.seconds()
+        self._choose()
+        return True
+
+    def _ask_another(self, head: ResponseHead, data: bytes, complete: bool) -> bool:
+        """This backend's answer counts as a failure: ask another one; ``False`` if it has to do.
+
+        It is kept, if it is complete, for when no other one answers.
+        """
+        assert self.route is not None and self.backend is not None
+        if self._lease is None:
+            return False
+        error = BackendLost(f"it answered {head.status}", request_was_sent=True)
+        has_more = self.route.balancer.has_more((*self._tried, self.backend))
+        if not (has_more and self._may_repeat(error) and self._may_go_on(repeats=True)):
+            return False
+        self._kept = (self.backend, self._rewrite, head, data) if complete else None
+        self._drop_upstream()
+        self._pass_over(error, Outcome.ERRED)
+        self._choose()
+        return True
+
+    def _give_up(self, status: int, message: str, retry_after: float = 0) -> None:
+        """No server will do: pass on what the last one answered, if that was kept, else say so."""
+        if self._kept is None:
+            self.refuse(status, message, retry_after)
+        else:
+            self.backend, self._rewrite, head, data = self._kept
+            self.answered(head, data, True)
+
+    def upstream_failed(self, error: BackendError) -> None:
+        """The connection in use failed before the answer was complete."""
+        assert self.backend is not None
+        upstream, self._upstream = self._upstream, None
+        if self.status:
+            self.proxy.note_failure(self.backend, error)
+            self._end(outcome_of(error))
+            self.front.abort()
+        elif self._closed_while_idle(upstream, error):
+            self._dial(self.backend)
+        else:
+            self._attempt_failed(error)
+
+    def _closed_while_idle(self, upstream: Upstream | None, error: BackendError) -> bool:
+        """Whether the backend closed the kept connection while a request was on its way that may be sent
+        again (RFC 9112 section 9.3.1)."""
+        was_used = upstream is not None and upstream.was_used
+        return was_used and isinstance(error, BackendLost) and self._may_repeat(error)
+
+    def _may_repeat(self, error: BackendError) -> bool:
+        assert self.route is not None
+        return may_try_again(
+            self.head,
+            error,
+            answered=bool(self.status),
+            body_at_hand=not self._body_sent,
+            timeouts=self.route.retries_timeouts,
+        )
+
+    def _drop_upstream(self) -> None:
+        self._stop_trying()
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.abort()
-
-    def _release(self) -> None:
-        lease, self._lease = self._lease, None
-        if lease is not None:
-            lease.release()

@@ -10,17 +10,21 @@ through `Front`. Bodies stream: an exchange holds a piece only while there is no
 with the client paused, or when a router asked to see the whole.
 """
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from comfyproxy.core.answers import choose_request_id
+from comfyproxy.core.backend import Outcome
 from comfyproxy.core.chunked import LAST_CHUNK, encode_chunk
 from comfyproxy.core.forwarding import UPGRADE, answer_fields, compose_request, informational_fields
+from comfyproxy.core.headerrules import ValueOf, lookup
 from comfyproxy.core.headers import HOP_BY_HOP, Forwarder, refuse_early
 from comfyproxy.core.http1 import UNTIL_CLOSE, RequestHead, ResponseHead
+from comfyproxy.core.retries import FAILED_STATUSES
 from comfyproxy.core.routing import NeedBody, Pin, Refuse, Rewrite, Search
 from comfyproxy.core.websocket import accepts, is_websocket_request
 from comfyproxy.errors import BackendProtocolError
-from comfyproxy.proxy.attempts import Attempts
+from comfyproxy.proxy.attempts import RequestAttempts
 from comfyproxy.proxy.front import Front
 from comfyproxy.proxy.relay import Transport
 from comfyproxy.proxy.tunnel import Tunnel
@@ -33,7 +37,7 @@ if TYPE_CHECKING:
 _NO_CHANGE = Rewrite()
 
 
-class Exchange(Attempts):
+class Exchange(RequestAttempts):
     """One request and its answer.
 
     ``status`` and ``sent`` (octets of body, in the framing of the wire) are for the log, as is ``backend``.
@@ -59,6 +63,11 @@ class Exchange(Attempts):
         self._forwarder = forwarder
 
     @property
+    def client(self) -> bytes:
+        """The address that the request is believed to come from."""
+        return self._forwarder.client(self.head)
+
+    @property
     def gathers_body(self) -> bool:
         """Whether the body is wanted whole (and without its chunks) before it is sent anywhere."""
         return self._gathered is not None
@@ -80,8 +89,10 @@ class Exchange(Attempts):
 
     def _consult_router(self, body: bytes | None) -> None:
         assert self.route is not None
-        router = self.route.balancer.router
+        balancer = self.route.balancer
+        router = balancer.router
         if router is None:
+            balancer.budget.requests += 1
             self._choose()
             return
         decision = router.route(self.head, body, self.proxy.reactor.seconds())
@@ -96,6 +107,7 @@ class Exchange(Attempts):
         elif isinstance(decision, NeedBody) and body is None:
             self._gather(decision.limit)
             return
+        balancer.budget.requests += 1
         self._choose()
 
     def _gather(self, limit: int) -> None:
@@ -157,15 +169,38 @@ class Exchange(Attempts):
         assert self.route is not None and self.backend is not None
         balancer = self.route.balancer
         rewrite = self._rewrite or _NO_CHANGE
+        # HTTP/1.0 has requests without a Host.
+        host = (self.head.host if balancer.keep_host else b"") or self.backend.authority
+        edit = None
+        if (rules := self.route.request_rules) is not None:
+            value_of = self._lookup()
+            host = rules.host(host, value_of)
+            edit = partial(rules.apply, value_of=value_of)
         return compose_request(
             self.head,
             target=rewrite.target or self.head.target,
-            host=self.head.host if balancer.keep_host else self.backend.authority,
+            host=host,
             forwarder=self._forwarder,
             router=balancer.router,
             body=self._body if rewrite.body is None else rewrite.body,
             handshake=self._handshake() if self.upgrading else b"",
+            edit=edit,
         )
+
+    def _lookup(self) -> ValueOf:
+        """Looks up what the values of rules for fields may name."""
+        assert self.backend is not None
+        return lookup(self.head, self._forwarder, self.backend.authority, self._known_id)
+
+    def _known_id(self) -> str:
+        self.request_id = self.request_id or choose_request_id(self.head)
+        return self.request_id
+
+    def edited(self, fields: bytes) -> bytes:
+        """The fields of the backend's answer as the route's rules will have them."""
+        assert self.route is not None
+        rules = self.route.response_rules
+        return fields if rules is None else rules.apply(fields, self._lookup())
 
     def _handshake(self) -> bytes:
         """The lines that ask for a WebSocket; with a bridge the key is its own."""
@@ -176,10 +211,16 @@ class Exchange(Attempts):
         self.front.informational(head.status, head.reason, informational_fields(head))
 
     def answered(self, head: ResponseHead, data: bytes, complete: bool) -> None:
-        """The final answer begins, with the first octets of its body."""
+        """The final answer comes, with the first octets of its body: pass it on, unless another server is to
+        be asked for a better one."""
+        assert self.route is not None
         if complete:
             self._upstream = None
+        if self._lease is not None and self._lease.watcher is not None:
+            self._seconds = self.proxy.reactor.seconds() - (self._asked_at or self.started)
         if self._searching and head.status == 404 and self._search_on():
+            return
+        if head.status in self.route.retry_on and self._ask_another(head, data, complete):
             return
         self.status = head.status
         if self._rewrite is not None and 0 <= head.body <= self._rewrite.watch:
@@ -187,8 +228,10 @@ class Exchange(Attempts):
         fields = answer_fields(head, self.front.takes_chunks)
         if b"date" not in head.notable:
             fields += self.proxy.date()
+        if self.route.response_rules is not None:
+            fields = self.edited(fields)
         if self._rewrite is not None:
-            fields += self._rewrite.answer_fields
+            fields += self._added(self._rewrite)
         delimited = head.body >= 0 or self.front.takes_chunks
         if head.body == UNTIL_CLOSE and delimited:
             self._rechunk = True
@@ -197,6 +240,12 @@ class Exchange(Attempts):
         self.front.begin(head.status, head.reason, fields, data, delimited)
         if complete:
             self._finish()
+
+    def _added(self, rewrite: Rewrite) -> bytes:
+        """The field lines that the router adds to the answer."""
+        if rewrite.tls_fields and self._forwarder.scheme(self.head) == b"https":
+            return rewrite.tls_fields
+        return rewrite.answer_fields
 
     def answer_data(self, data: bytes, complete: bool) -> None:
         """More of the answer's body."""
@@ -225,16 +274,20 @@ class Exchange(Attempts):
                 BackendProtocolError("It switched protocols without being asked to.", request_was_sent=True)
             )
             return
-        assert self.route is not None
+        assert self.route is not None and self._lease is not None
+        if self._lease.watcher is not None:
+            self._seconds = self.proxy.reactor.seconds() - (self._asked_at or self.started)
+        if self.route.comfyui:
+            self.route.balancer.exempt(self._lease)
         self.status = 101
-        added = self._rewrite.answer_fields if self._rewrite is not None else b""
+        added = self._added(self._rewrite) if self._rewrite is not None else b""
         upstream.give_away()
         if bridge is not None:
             router = self.route.balancer.router
             key = router.message_key if router is not None else None
             bridge.join(upstream, head, rest, added, key, self.route.timeouts)
             return
-        client, held = self.front.tunnel(head.block.passing(HOP_BY_HOP) + UPGRADE + added)
+        client, held = self.front.tunnel(self.edited(head.block.passing(HOP_BY_HOP)) + UPGRADE + added)
         Tunnel(
             client,
             upstream,
@@ -249,7 +302,7 @@ class Exchange(Attempts):
     def closed(self) -> None:
         """A connection of the tunnel is gone."""
         self._upstream = None
-        self._end()
+        self._end(Outcome.ANSWERED)
 
     def refuse(self, status: int, message: str, retry_after: float = 0) -> None:
         """Answer ``message`` ourselves; ``retry_after`` is when trying again may help, in seconds."""
@@ -257,7 +310,7 @@ class Exchange(Attempts):
         self.status = status
         self._gathered = None
         self._pending = ()
-        self.request_id = choose_request_id(self.head)
+        self.request_id = self.request_id or choose_request_id(self.head)
         comfyui = self.route is not None and self.route.comfyui
         answer = self.proxy.answer(status, message, self.head, self.request_id, comfyui, retry_after)
         self.sent = len(answer.body)
@@ -286,11 +339,13 @@ class Exchange(Attempts):
             router = self.route.balancer.router
             if router is not None:
                 router.learn(head, b"".join(data), self.backend, self.proxy.reactor.seconds())
-        self._end()
+        self._end(Outcome.ERRED if self.status in FAILED_STATUSES else Outcome.ANSWERED)
         self.front.finish()
 
-    def _end(self) -> None:
-        self._release()
+    def _end(self, outcome: Outcome = Outcome.ABANDONED) -> None:
+        self._release(outcome, self._seconds)
+        if self._repeats:
+            self._settle_budget()
         self.proxy.log.finished(self)
 
     def pause_answer(self) -> None:

@@ -54,7 +54,7 @@ class Loopback:
         timeouts = Timeouts(connect=5, response=20)
         proxy = Proxy(self.reactor, RouteTable([Route(b"/", balancer, timeouts)]), timeouts=timeouts)
         self._proxies.append(proxy)
-        factory = TCPListener(proxy, balancer) if tcp else HTTPListener(proxy)
+        factory = TCPListener(proxy) if tcp else HTTPListener(proxy)
         port = await serverFromString(self.reactor, endpoint).listen(factory)
         self._ports.append(port)
         return port.getHost()

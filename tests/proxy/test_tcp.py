@@ -15,7 +15,7 @@ from comfyproxy.testing.rig import proxy_for
 def tcp(network: Any, balancer: Any, **settings: Any) -> tuple[Any, Any]:
     """The front for plain TCP."""
     proxy = proxy_for(network, balancer, **settings)
-    return proxy, TCPListener(proxy, balancer)
+    return proxy, TCPListener(proxy)
 
 
 @pytest.fixture

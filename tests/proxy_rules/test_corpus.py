@@ -72,7 +72,8 @@ def test_a_valid_request_is_passed_on_as_it_is_meant(make_rig, raw, expected, ar
     request = rig.request()
     assert request.start == octets(f"{expected['method']} {expected['target']}")
     assert request.body == octets(expected.get("payload", ""))
-    assert request.value(b"host") == octets(expected["host"])
+    # A request of HTTP/1.0 may have none; then it is the backend's own.
+    assert request.value(b"host") == (octets(expected["host"]) or b"10.0.0.1:8188")
     for named in map(octets, expected.get("options", [])):
         assert named not in request.names
     backend.connections[0].send(b"HTTP/1.1 204 No Content\r\n\r\n")

@@ -138,20 +138,6 @@ def test_a_pool_without_servers_says_so(make_rig):
     assert (answer.status, b"has no servers" in answer.body) == (503, True)
 
 
-def test_a_full_pool_says_so_and_takes_work_again_when_it_is_not(make_rig):
-    rig = make_rig(ScriptedBackend(), addresses=[Address("http", "10.0.0.1", 8188, max_conns=1)])
-    first = rig.ask(GET)
-    answer = rig.answer(rig.ask(GET))
-    assert (answer.status, b"full" in answer.body) == (503, True)
-    rig.backend.connections[0].send(OK)
-    rig.network.run()
-    assert rig.answer(first).status == 200
-    second = rig.ask(GET)
-    rig.backend.connections[0].send(OK)
-    rig.network.run()
-    assert rig.answer(second).status == 200
-
-
 @pytest.mark.parametrize("end", ["close", "reset"])
 def test_a_get_goes_on_to_another_server_when_the_first_dies(make_rig, end):
     rig = make_rig(dying(end), ok())
