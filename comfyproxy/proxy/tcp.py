@@ -30,7 +30,7 @@ class TCPListener(Factory):
 
     noisy = False
 
-    def __init__(self, proxy: Proxy, balancer: Balancer | None = None) -> None:
+    def __init__(self, proxy: Proxy) -> None:
         self._proxy = proxy
 
     def buildProtocol(self, addr: IAddress | None) -> "TCPDownstream":

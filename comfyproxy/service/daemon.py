@@ -164,10 +164,7 @@ class ProxyService(MultiService):
             proxy.bridges = None
 
     def _listen(self, proxy: Proxy, config: Config) -> None:
-        factory: Factory = HTTPListener(proxy)
-        if config.tcp:
-            (pool,) = config.pools.values()
-            factory = TCPListener(proxy, self._routing.balancer(pool))
+        factory: Factory = TCPListener(proxy) if config.tcp else HTTPListener(proxy)
         reactor = ProxiedPorts(self._reactor, proxy) if config.accept_proxy_protocol else self._reactor
         for description in config.listen:
             self._listen_at(reactor, description, factory)
