@@ -7,10 +7,10 @@ read by `comfyproxy.comfyui.wire`.
 
 from dataclasses import dataclass
 
-from comfyproxy.comfyui.cookie import BackendCookie
 from comfyproxy.comfyui.files import file_named, is_upload
 from comfyproxy.comfyui.origin import check_origin
 from comfyproxy.comfyui.wire import OTHER, Endpoint, client_named, find_endpoint, prompts_named
+from comfyproxy.core.cookie import BackendCookie
 from comfyproxy.core.fields import FieldBlock
 from comfyproxy.core.http1 import RequestHead
 from comfyproxy.core.routing import Refuse

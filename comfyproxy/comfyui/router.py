@@ -6,7 +6,6 @@ from os import urandom
 
 from comfyproxy.comfyui.affinity import AffinityTable
 from comfyproxy.comfyui.claims import Sender, read_claims, read_sender, wants_cookie
-from comfyproxy.comfyui.cookie import BackendCookie
 from comfyproxy.comfyui.files import MAX_ANSWER, files_told, files_wanted
 from comfyproxy.comfyui.identity import Random, mint_client_id, mint_prompt_id
 from comfyproxy.comfyui.messages import message_key
@@ -23,6 +22,7 @@ from comfyproxy.comfyui.wire import (
     with_prompt_id,
 )
 from comfyproxy.core.backend import Backend
+from comfyproxy.core.cookie import BackendCookie
 from comfyproxy.core.fields import KEPT_BLOCKS
 from comfyproxy.core.http1 import KEPT_HEADS, RequestHead, ResponseHead
 from comfyproxy.core.pool import Pool
@@ -104,6 +104,8 @@ class ClientRouter:
         random: Random = urandom,
     ) -> None:
         self._pool = pool
+        # Never with Secure: a pool on one's own network is reached by plain HTTP too, where a browser could
+        # not replace a cookie that it stored over TLS when its backend is gone.
         self._cookie = BackendCookie(cookie, cookie_path)
         self._random = random
         self._clients = AffinityTable(pool)

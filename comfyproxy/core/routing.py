@@ -57,15 +57,16 @@ Decision = Default | Pin | Search | NeedBody | Refuse
 class Rewrite:
     """What is different about a request once its backend is known, and about the answer to it.
 
-    ``None`` leaves the target or the body as it is. ``answer_fields`` are
-    field lines, each with its CRLF, added to the answer. An
-    answer of up to ``watch`` octets is shown to the router as it passes (`Router.learn`).
+    ``None`` leaves the target or the body as it is. ``answer_fields`` are field lines, each with its CRLF,
+    added to the answer; ``tls_fields``, if there are any, stand in their place where the client asks by TLS.
+    An answer of up to ``watch`` octets is shown to the router as it passes (`Router.learn`).
     """
 
     target: bytes | None = None
     body: bytes | None = None
     answer_fields: bytes = b""
     watch: int = 0
+    tls_fields: bytes = b""
 
 
 class Router(Protocol):

@@ -460,3 +460,14 @@ class TestFiles:
         assert router.route(request, body, 1) == Pin(two)
         body = submission(client_id="new", prompt={"1": {"inputs": {"image": "other.png"}}})
         assert router.route(make_head("POST", "/prompt", length=len(body)), body, 1) == Default()
+
+
+def test_the_first_cookie_that_names_a_backend_of_the_pool_counts(
+    make_head: Callable[..., RequestHead], make_pool: Callable[..., Pool]
+) -> None:
+    pool = make_pool()
+    one, two, _ = pool.backends
+    values = f"comfyproxy=unknown; comfyproxy={two.fingerprint}; comfyproxy={one.fingerprint}"
+    router = ClientRouter(pool)
+    assert router.route(make_head("GET", "/", f"Cookie: {values}"), None, 0) == Pin(two)
+    assert router.route(make_head("GET", "/", "Cookie: comfyproxy=unknown"), None, 0) == Default()
