@@ -80,7 +80,7 @@ class CombinedLog(AccessLog):
         self._add(
             b'%b - - [%b] "%b" %d %d "%b" "%b" %b %.3f\n'
             % (
-                exchange.front.peer.encode(),
+                exchange.client,
                 _apache_time(now),
                 _quoted(head.line),
                 exchange.status,
@@ -117,7 +117,7 @@ class JSONLog(AccessLog):
         now = self._clock.seconds()
         record = {
             "time": _iso_time(now),
-            "client": exchange.front.peer,
+            "client": exchange.client.decode(),
             "method": head.method.decode("latin-1"),
             "target": head.target.decode("latin-1"),
             "host": head.host.decode("latin-1"),

@@ -115,7 +115,9 @@ class Bridge:
             request.value(b"sec-websocket-key") or b"",
             request.values(b"sec-websocket-extensions"),
         )
-        side, held = exchange.front.tunnel(head.block.passing(_OF_THIS_HOP) + UPGRADE + own + fields)
+        side, held = exchange.front.tunnel(
+            exchange.edited(head.block.passing(_OF_THIS_HOP)) + UPGRADE + own + fields
+        )
         self._ends = {side: client, upstream: backend}
         deadlines = exchange.proxy.deadlines
         self._is_comfyui = message_key is not None
