@@ -21,6 +21,7 @@ from zope.interface import implementer
 from comfyproxy.core.backend import AdminState, Backend
 from comfyproxy.core.pool import Pool
 from comfyproxy.core.probing import AnswerReader, Probe, Verdict
+from comfyproxy.core.proxyprotocol import own_header
 from comfyproxy.errors import ConnectFailed, ProtocolError
 from comfyproxy.proxy.connectors import Dialer
 from comfyproxy.proxy.tls import client_tls
@@ -107,7 +108,9 @@ class Check:
         address, is_secure = self._backend.address, self._backend.address.scheme == "https"
         self._timer = self._reactor.callLater(self._plan.timeout, self._timed_out)
         tls = (lambda: client_tls(self._backend)) if is_secure else None
-        self._dialer = Dialer(self._reactor, address, self._build, self, 0, tls)
+        version = self._backend.proxy_protocol
+        own = own_header(version) if version else b""
+        self._dialer = Dialer(self._reactor, address, self._build, self, 0, tls, own)
         self._dialer.dial()
 
     def stop(self) -> None:
