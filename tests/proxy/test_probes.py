@@ -67,6 +67,16 @@ def test_answer_decides_and_the_connection_is_closed(check: Any) -> None:
     assert told.server.open_connections == []
 
 
+@pytest.mark.parametrize(("version", "header"), [(1, b"PROXY UNKNOWN\r\n"), (2, b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0")])
+def test_a_check_is_nobodys_connection_where_servers_want_to_know(
+    network: MemoryNetwork, version: int, header: bytes
+) -> None:
+    server = ScriptedBackend([Step(after=b"GET /health HTTP/1.1\r\n", send=OK)])
+    network.listenTCP(8188, server, interface="10.0.0.1")
+    assert Told(network, Backend(address(0), proxy_protocol=version)).said[0]
+    assert server.requests == [header + b"GET /health HTTP/1.1\r\n"]
+
+
 @pytest.mark.parametrize(
     ("step", "reason"),
     [
