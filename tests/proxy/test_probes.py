@@ -67,7 +67,9 @@ def test_answer_decides_and_the_connection_is_closed(check: Any) -> None:
     assert told.server.open_connections == []
 
 
-@pytest.mark.parametrize(("version", "header"), [(1, b"PROXY UNKNOWN\r\n"), (2, b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0")])
+@pytest.mark.parametrize(
+    ("version", "header"), [(1, b"PROXY UNKNOWN\r\n"), (2, b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0")]
+)
 def test_a_check_is_nobodys_connection_where_servers_want_to_know(
     network: MemoryNetwork, version: int, header: bytes
 ) -> None:
