@@ -9,6 +9,7 @@ from comfyproxy.core.outliers import FAILURES
 from comfyproxy.core.pool import HealthRules, Pool
 from comfyproxy.core.retries import RetryBudget
 from comfyproxy.core.routing import Router
+from comfyproxy.core.selection.balance import Balance, make_policy
 from comfyproxy.core.selection.keys import KeyOf
 from comfyproxy.core.selection.policy import Ordered, Policy, Selection, may_fill
 from comfyproxy.core.selection.round_robin import RoundRobin
@@ -23,8 +24,9 @@ It is the default of ``--connect-timeout``."""
 class Balancer:
     """One pool with its policy and, for an application it knows, a router.
 
-    ``spare_policy`` is for the pool's backup servers, which get work only when none of the others can.
-    ``key_of`` finds what a policy that goes by keys is to be asked with (`choose`). ``keep_host`` says that
+    ``policy`` is one of those that have names (`parse_balance`; `RoundRobin` where there is none), or one of
+    your own; with that may go ``spare_policy``, for the pool's backup servers, which get work only when none
+    of the others can, and ``key_of``, which finds what `choose` is to be asked with. ``keep_host`` says that
     the client's ``Host`` goes on to the backend untouched; otherwise each backend is addressed by its own
     name. ``clock`` tells the time in seconds. ``waiting`` are those who wait for room; ``budget`` bounds the
     retries.
@@ -33,7 +35,7 @@ class Balancer:
     def __init__(
         self,
         pool: Pool,
-        policy: Policy | Selection | None = None,
+        policy: Policy | Selection | Balance | None = None,
         router: Router | None = None,
         keep_host: bool = True,
         *,
@@ -48,19 +50,24 @@ class Balancer:
         self.budget = RetryBudget()
         self._clock = clock
         pool.on_change = self._changed
-        self.balance_by(policy, spare_policy, key_of)
+        self._balance: Balance | None = None
+        if policy is None or isinstance(policy, Balance):
+            self.balance_by(policy or Balance())
+        else:
+            self._take(policy, spare_policy if spare_policy is not None else RoundRobin(), key_of)
 
-    def balance_by(
-        self,
-        policy: Policy | Selection | None = None,
-        spare_policy: Policy | Selection | None = None,
-        key_of: KeyOf | None = None,
-    ) -> None:
-        """Use these policies from now on; `RoundRobin` where there is none."""
-        self.policy = policy if policy is not None else RoundRobin()
+    def balance_by(self, balance: Balance) -> None:
+        """Use the policy that ``balance`` names from now on; what it already uses goes on as it is."""
+        if balance != self._balance:
+            self._balance = balance
+            policy, spare = (make_policy(balance, clock=self._clock) for _ in range(2))
+            self._take(policy, spare, balance.key_of)
+
+    def _take(self, policy: Policy | Selection, spare: Policy | Selection, key_of: KeyOf | None) -> None:
+        self.policy = policy
         self.key_of = key_of
-        self._selection = _selection(self.policy)
-        self._spare = _selection(spare_policy if spare_policy is not None else RoundRobin())
+        self._selection = _selection(policy)
+        self._spare = _selection(spare)
         self._pick = self._selection.pick
         self._use()
 

@@ -10,10 +10,13 @@ from comfyproxy.core.addresses import Address
 from comfyproxy.core.balancer import Balancer
 from comfyproxy.core.changes import Changes, diff
 from comfyproxy.core.config import Config, HealthConfig, PoolConfig, RouteConfig
+from comfyproxy.core.cookie import BackendCookie
 from comfyproxy.core.headerrules import compile_rules
 from comfyproxy.core.pool import Pool
 from comfyproxy.core.proxyprotocol import V1, V2
 from comfyproxy.core.routes import Route, RouteTable
+from comfyproxy.core.routing import Router
+from comfyproxy.core.stickiness import StickyRouter
 from comfyproxy.service.health import rules_of
 
 PROXY_PROTOCOLS = {"none": 0, "v1": V1, "v2": V2}
@@ -73,15 +76,16 @@ class Routing:
                 proxy_protocol=PROXY_PROTOCOLS[config.send_proxy_protocol],
                 rules=rules_of(config.health),
             )
-            router = (
-                make_router(config.placement, pool, cookie=_cookie(config.name))
-                if config.app == "comfyui"
-                else None
-            )
             balancer = Balancer(
-                pool, router=router, keep_host=config.app != "comfyui", clock=self._reactor.seconds
+                pool,
+                router=_affinity(config, pool),
+                keep_host=config.app != "comfyui",
+                clock=self._reactor.seconds,
             )
         self._balancers[_key(config)] = balancer
+        balancer.balance_by(config.balance)
+        if config.app == "http":
+            balancer.router = _stickiness(config, balancer.pool)
         balancer.waiting.limit = config.max_queue
         balancer.budget.share = config.retry_budget
         changes = diff(balancer.pool.addresses, config.addresses)
@@ -127,6 +131,20 @@ def _of_any_pool(route: RouteConfig) -> dict[str, Any]:
         "request_rules": compile_rules(route.request_headers),
         "response_rules": compile_rules(route.response_headers),
     }
+
+
+def _affinity(config: PoolConfig, pool: Pool) -> Router | None:
+    """What knows ComfyUI; it remembers clients, so it stays as long as its pool."""
+    if config.app != "comfyui":
+        return None
+    return make_router(config.placement, pool, cookie=_cookie(config.name))
+
+
+def _stickiness(config: PoolConfig, pool: Pool) -> Router | None:
+    """What keeps clients of other services with their servers; it remembers nothing."""
+    if config.sticky != "cookie":
+        return None
+    return StickyRouter(pool, BackendCookie(_cookie(config.name), secret=config.sticky_secret))
 
 
 def _key(config: PoolConfig) -> tuple[str, ...]:

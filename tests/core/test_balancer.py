@@ -10,6 +10,8 @@ from comfyproxy.core.balancer import FAILED_SECONDS, Balancer
 from comfyproxy.core.changes import diff
 from comfyproxy.core.outliers import EjectionRules
 from comfyproxy.core.pool import HealthRules, Pool
+from comfyproxy.core.selection.balance import Balance, parse_balance
+from comfyproxy.core.selection.keys import address_key
 from comfyproxy.core.selection.policy import Selection
 from comfyproxy.errors import NoBackendAvailable
 
@@ -300,16 +302,32 @@ def test_pool_that_ejects_is_told_of_failures_and_the_policy_of_nothing() -> Non
     assert b.failures == 0
 
 
-def test_policy_can_be_replaced() -> None:
-    balance = balancer("a", "b")
+def test_policy_of_a_name_can_be_replaced_and_goes_on_if_it_is_the_same() -> None:
+    balance = balancer("a", "b", "c")
     balance.choose()
-    balance.balance_by(FromTheLast(), key_of=lambda head, peer: peer)
-    assert hosts([balance.choose(), balance.choose()]) == "bb"
+    balance.balance_by(Balance())
+    assert hosts([balance.choose()]) == "b"
+    balance.balance_by(Balance("first"))
+    assert hosts([balance.choose(), balance.choose()]) == "aa"
+    assert balance.key_of is None
+    balance.balance_by(Balance("ip-hash"))
+    assert balance.key_of is address_key
+    assert len(set(hosts([balance.choose(key=b"client") for _ in range(5)]))) == 1
+
+
+def test_policy_of_a_name_serves_backups_too() -> None:
+    addresses = [address("a"), *(address(host, max_conns=1, backup=True) for host in "xy")]
+    balance = Balancer(Pool("gpus", addresses), parse_balance("first"))
+    set_usable(balance, "a")
+    assert hosts([balance.choose(), balance.choose()]) == "xy"
+
+
+def test_policy_of_ones_own_may_go_by_keys() -> None:
+    balance = Balancer(Pool("gpus", [address("a")]), FromTheLast(), key_of=lambda head, peer: peer)
     assert balance.key_of is not None
     assert balance.key_of(None, b"peer") == b"peer"
-    balance.balance_by()
+    balance.balance_by(Balance())
     assert balance.key_of is None
-    assert hosts([balance.choose(), balance.choose()]) == "ab"
 
 
 class Waits:

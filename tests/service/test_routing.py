@@ -12,6 +12,11 @@ from comfyproxy.comfyui.router import ClientRouter, RequestRouter
 from comfyproxy.core.addresses import parse_addresses
 from comfyproxy.core.backend import Lease
 from comfyproxy.core.config import Config, PoolConfig, RouteConfig
+from comfyproxy.core.http1 import parse_request_head
+from comfyproxy.core.routing import Pin
+from comfyproxy.core.selection.balance import Balance
+from comfyproxy.core.selection.least_conn import LeastConn
+from comfyproxy.core.stickiness import StickyRouter
 from comfyproxy.service.daemon import ProxyService
 from comfyproxy.service.routing import Routing
 from comfyproxy.testing import MemoryNetwork
@@ -77,6 +82,7 @@ def test_another_placement_is_another_pool(routing: Routing) -> None:
         (PoolConfig("main", ()), ClientRouter, False),
         (PoolConfig("main", (), placement="request"), RequestRouter, False),
         (PoolConfig("main", (), app="http", placement="request"), type(None), True),
+        (PoolConfig("main", (), app="http", placement="request", sticky="cookie"), StickyRouter, True),
     ],
 )
 def test_an_application_has_its_router(
@@ -207,3 +213,35 @@ async def test_pools_and_routes_of_a_file_carry_requests_and_are_swapped_by_a_re
     # The pool goes on where it was.
     assert await get(service, "/v1/x") == b"image-2 /v1/x"
     assert b"No route" in await get(service, "/api/x")
+
+
+def test_policy_changes_by_reload_and_servers_keep_their_state(routing: Routing) -> None:
+    addresses = parse_addresses("http://a:1,http://b:1")
+    routing.apply(config(main=PoolConfig("main", addresses)))
+    before = backends(routing)
+    routing.apply(config(main=PoolConfig("main", addresses, balance=Balance("least-conn"))))
+    assert backends(routing) == before
+    balancer = routing.table.match(b"/").balancer  # type: ignore[union-attr]
+    assert isinstance(balancer.policy, LeastConn)
+    routing.apply(config(main=PoolConfig("main", addresses, balance=Balance("hash", "uri"))))
+    assert balancer.key_of is not None
+
+
+def test_sticky_cookies_come_and_go_by_reload_and_servers_keep_their_state(routing: Routing) -> None:
+    def apply(**more: Any) -> Any:
+        routing.apply(config(llm=PoolConfig("llm", addresses, "http", "request", **more)))
+        return routing.table.match(b"/").balancer  # type: ignore[union-attr]
+
+    addresses = parse_addresses("http://a:1,http://b:1")
+    assert apply().router is None
+    before = backends(routing)
+    router = apply(sticky="cookie", sticky_secret="secret").router
+    assert backends(routing) == before
+    head = parse_request_head(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
+    line = router.place(head, None, before[1], 0).answer_fields
+    assert line.startswith(b"Set-Cookie: comfyproxy-llm=%b." % before[1].fingerprint.encode())
+    asked = b"GET / HTTP/1.1\r\nHost: here\r\nCookie: %b\r\n\r\n" % line[12:].split(b";")[0]
+    assert router.route(parse_request_head(asked), None, 0) == Pin(before[1])
+    again = apply(sticky="cookie", sticky_secret="another").router
+    assert again.route(parse_request_head(asked), None, 0) != Pin(before[1])
+    assert apply().router is None
