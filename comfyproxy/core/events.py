@@ -76,7 +76,7 @@ class PanicBegan:
     size: int
 
     def __str__(self) -> str:
-        return f"Pool {self.pool}: {self.up} of {self.size} servers up, so requests go to all of them"
+        return f"Pool {self.pool}: {self.up} of {self.size} servers up, so all of them get requests"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class PanicEnded:
     size: int
 
     def __str__(self) -> str:
-        return f"Pool {self.pool}: {self.up} of {self.size} servers up, so requests go to those alone"
+        return f"Pool {self.pool}: {self.up} of {self.size} servers up, so only those get requests"
 
 
 Event = (

@@ -217,10 +217,11 @@ class _Line(Protocol):
 
 
 def _why_no_handshake(reason: Failure) -> str:
-    if reason.check(VerificationError):
+    error = reason.value
+    if isinstance(error, VerificationError):
         return "its certificate is for another name"
-    if reason.check(TLSError) and reason.value.args and reason.value.args[0]:
-        return f"TLS: {reason.value.args[0][0][-1]}"
+    if isinstance(error, TLSError) and error.args and error.args[0]:
+        return f"TLS: {error.args[0][-1][-1]}"
     return "it closed the connection during the handshake"
 
 

@@ -36,8 +36,8 @@ GPU = Backend(Address("http", "gpu1", 8188))
         ),
         (BackendReturned(GPU), "http://gpu1:8188 is tried again"),
         (AdminStateChanged(GPU, AdminState.DRAIN), "http://gpu1:8188 is set to DRAIN"),
-        (PanicBegan("default", 0, 3), "Pool default: 0 of 3 servers up, so requests go to all of them"),
-        (PanicEnded("default", 1, 3), "Pool default: 1 of 3 servers up, so requests go to those alone"),
+        (PanicBegan("default", 0, 3), "Pool default: 0 of 3 servers up, so all of them get requests"),
+        (PanicEnded("default", 1, 3), "Pool default: 1 of 3 servers up, so only those get requests"),
     ],
     ids=lambda one: type(one).__name__,
 )

@@ -118,14 +118,14 @@ def test_none_up_all_are_asked_and_that_is_told_once() -> None:
     assert pool.changed == [pool[0], pool[1]]
     assert pool.told() == [
         "http://gpu2:8188 is DOWN: connection refused (3 checks)",
-        "Pool gpus: 0 of 2 servers up, so requests go to all of them",
+        "Pool gpus: 0 of 2 servers up, so all of them get requests",
     ]
     pool.check(0, False, False)
     pool.check(0, True, True)
     assert pool.usable == [0]
     assert pool.told() == [
         "http://gpu1:8188 is UP: it answered (2 checks)",
-        "Pool gpus: 1 of 2 servers up, so requests go to those alone",
+        "Pool gpus: 1 of 2 servers up, so only those get requests",
     ]
 
 
@@ -134,7 +134,7 @@ def test_none_up_after_the_first_checks_is_told_once_all_are_known() -> None:
     pool.check(0, False)
     assert pool.told() == ["http://gpu1:8188 is DOWN: connection refused (1 check)"]
     pool.check(1, False)
-    assert pool.told()[1:] == ["Pool gpus: 0 of 2 servers up, so requests go to all of them"]
+    assert pool.told()[1:] == ["Pool gpus: 0 of 2 servers up, so all of them get requests"]
     assert pool.usable == [0, 1]
 
 
@@ -314,7 +314,7 @@ def test_server_that_is_not_ready_does_not_count_and_gets_nothing_in_panic() -> 
     pool.check(1, False, False, False)
     pool.check(2, False, False, False)
     assert pool.usable == [1, 2]
-    assert pool.told()[-1] == "Pool gpus: 0 of 2 servers up, so requests go to all of them"
+    assert pool.told()[-1] == "Pool gpus: 0 of 2 servers up, so all of them get requests"
     pool.pool.set_admin(pool[0], AdminState.READY, 1.0)
     assert pool.usable == [0]
 

@@ -77,7 +77,7 @@ def test_panic_is_logged(watched: Watched, caplog: Any) -> None:
     watched.pass_time(30)
     assert logged(caplog)[-1] == (
         "WARNING",
-        "Pool gpus: 0 of 2 servers up, so requests go to all of them",
+        "Pool gpus: 0 of 2 servers up, so all of them get requests",
     )
 
 

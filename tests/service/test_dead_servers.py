@@ -133,7 +133,7 @@ def test_all_dead_requests_are_tried_all_the_same(farm: Any, caplog: Any) -> Non
     one.kill(0)
     one.kill(1)
     one.pass_time(8)
-    assert logged(caplog)[-1] == "Pool default: 0 of 2 servers up, so requests go to all of them"
+    assert logged(caplog)[-1] == "Pool default: 0 of 2 servers up, so all of them get requests"
     one.revive(0)
     assert one.ask(2) == [b"HTTP/1.1 200 OK"] * 2
 
