@@ -31,10 +31,12 @@ def _pool_lines(pool: PoolConfig, colour: bool) -> Iterator[str]:
     count = len(pool.addresses)
     servers = f"{count:,} server" if count == 1 else f"{count:,} servers"
     insecure = ", any certificate" if pool.insecure_backends else ""
+    announced = f", PROXY {pool.send_proxy_protocol}" if pool.send_proxy_protocol != "none" else ""
     sticky = f", sticky by {'signed ' if pool.sticky_secret else ''}cookie" if pool.sticky == "cookie" else ""
     yield (
         _bold(f"pool {pool.name}", colour)
         + f": {servers}, {pool.app}, placed by {pool.placement}, balanced by {pool.balance}{sticky}{insecure}"
+        + announced
     )
     columns = {
         "#": [str(index) for index in range(count)],
@@ -101,6 +103,7 @@ def _pool_object(pool: PoolConfig) -> dict[str, Any]:
         "balance": str(pool.balance),
         "sticky": pool.sticky,
         "insecure_backends": pool.insecure_backends,
+        "send_proxy_protocol": pool.send_proxy_protocol,
         "servers": [_server_object(index, address) for index, address in enumerate(pool.addresses)],
     }
 

@@ -11,6 +11,8 @@ from comfyproxy.core.addresses import Address, parse_addresses
 from comfyproxy.core.balancer import Balancer
 from comfyproxy.core.changes import Changes, diff
 from comfyproxy.core.config import Limits, Timeouts
+from comfyproxy.core.headerrules import compile_rules, parse_rule
+from comfyproxy.core.headers import WRITTEN
 from comfyproxy.core.pool import Pool
 from comfyproxy.core.routes import Route, RouteTable
 from comfyproxy.proxy.accesslog import AccessLog
@@ -41,10 +43,13 @@ class RoundRobinResource(ReverseProxyResource):
 
     ``reactor`` is the default reactor if it is not given. ``comfyui`` says that the servers are ComfyUI's:
     their sockets are always read (`comfyproxy.proxy.relay`), and answers of our own have ComfyUI's error
-    shape. ``trusted`` are networks of proxies whose ``X-Forwarded-For`` is believed; ``log`` gets the lines
+    shape. ``trusted`` are networks of proxies whose ``X-Forwarded-For`` is believed, ``forwarding`` what
+    backends are told by (`comfyproxy.core.headers.WRITABLE`). ``request_headers`` and ``response_headers``
+    are rules such as ``set X-Client: {client}``, ``add NAME: VALUE`` or ``remove NAME``. ``log`` gets the lines
     that the site's own log has not. ``debug`` names servers in the answers of our own.
 
-    ``host`` and ``port`` are the first server's. `ConfigError` is raised for servers that do not parse.
+    ``host`` and ``port`` are the first server's. `ConfigError` is raised for servers that do not parse,
+    ``ValueError`` for networks and rules.
     """
 
     isLeaf = True
@@ -60,6 +65,9 @@ class RoundRobinResource(ReverseProxyResource):
         timeouts: Timeouts | None = None,
         limits: Limits | None = None,
         trusted: tuple[str, ...] = (),
+        forwarding: tuple[str, ...] = WRITTEN,
+        request_headers: Iterable[str] = (),
+        response_headers: Iterable[str] = (),
         log: AccessLog | None = None,
         debug: bool = False,
     ) -> None:
@@ -73,11 +81,25 @@ class RoundRobinResource(ReverseProxyResource):
         timeouts = timeouts if timeouts is not None else Timeouts()
         self.proxy = Proxy(
             with_eager_writes(self.reactor),
-            RouteTable([Route(b"/", self.balancer, timeouts, comfyui)]),
+            RouteTable(
+                [
+                    Route(
+                        b"/",
+                        self.balancer,
+                        timeouts,
+                        comfyui,
+                        request_rules=compile_rules(parse_rule(text, "request") for text in request_headers),
+                        response_rules=compile_rules(
+                            parse_rule(text, "response") for text in response_headers
+                        ),
+                    )
+                ]
+            ),
             limits=limits,
             timeouts=timeouts,
             log=log,
             trusted=trusted,
+            forwarding=forwarding,
             debug=debug,
         )
 
