@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from comfyproxy.core.chunked import CHUNKED, ChunkedReader
+from comfyproxy.core.grammar import has_bare_line_end
 from comfyproxy.core.http1 import (
     UNTIL_CLOSE,
     RequestHead,
@@ -93,6 +94,9 @@ def read_response(pieces: Iterable[bytes], method: bytes) -> Message:
             message.head = parse_response_head(head + end, method)
             body = _Body(message, message.head.body)
             body.feed(rest)
+        elif not b"HTTP/1.".startswith(buffer[:7]) or has_bare_line_end(buffer):
+            # As `comfyproxy.proxy.upstream` finds out that nothing more is worth waiting for.
+            raise BackendProtocolError("Its answer is not HTTP/1.", request_was_sent=True)
     message.complete = message.complete or (message.head is not None and message.head.body == UNTIL_CLOSE)
     return message
 

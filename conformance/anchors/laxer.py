@@ -49,8 +49,9 @@ EXPLAINED = {
     "requests/valid/146-connection-names-end-to-end-fields": (
         "what may not be named away is not removed, so naming it does nothing"
     ),
-    "responses/valid/036-204-with-length": (
-        "RFC 9112 section 6.3: a 204 has no body whatever it says; the length does not pass"
+    "responses/valid/*-204-*": (
+        "RFC 9112 section 6.3: a 204 has no body whatever it says; neither length nor coding passes, and"
+        " what follows ends the connection"
     ),
     "responses/valid/050-100": (
         "RFC 9110 section 15.2: a 1xx that nobody asked for is to be expected; the final answer "

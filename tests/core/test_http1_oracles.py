@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from comfyproxy.core.http1 import UNTIL_CLOSE
 from conformance.oracles import check_request, check_response
 from conformance.reading import request_outcome, response_outcome
 
@@ -196,3 +197,13 @@ def test_what_stands_behind_a_complete_request_does_not_change_it(raw: bytes, be
     alone = request_outcome([raw])
     if alone.complete:
         assert request_outcome([raw + behind]) == replace(alone, rest=alone.rest + behind)
+
+
+@EXAMPLES
+@given(raw=edited(small(RESPONSES) | responses()), method=methods, behind=small(RESPONSES))
+def test_what_stands_behind_a_complete_answer_does_not_change_it(
+    raw: bytes, method: bytes, behind: bytes
+) -> None:
+    alone = response_outcome([raw], method)
+    if alone.complete and (not alone.start or UNTIL_CLOSE not in alone.start):
+        assert response_outcome([raw + behind], method) == replace(alone, rest=alone.rest + behind)
