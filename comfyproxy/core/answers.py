@@ -116,7 +116,7 @@ def _as_json(status: int, message: str, advice: str, request_id: str, comfyui: b
     return json.dumps({"error": message, "advice": advice, "status": status, "request_id": request_id})
 
 
-def choose_request_id(head: RequestHead) -> str:
-    """The client's ``X-Request-ID`` if it is a plain one, else a new one."""
-    given = head.value(b"x-request-id")
+def choose_request_id(head: RequestHead, believed: bool = True) -> str:
+    """The ``X-Request-ID`` of the request if it is a plain one, and ``believed``; else a new one."""
+    given = head.value(b"x-request-id") if believed else None
     return given.decode() if given is not None and _REQUEST_ID.fullmatch(given) else uuid4().hex

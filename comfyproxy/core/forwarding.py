@@ -19,6 +19,8 @@ _NOT_WITHOUT_BODY = HOP_BY_HOP | {b"content-length"}
 
 _OF_ANOTHER_BODY = frozenset((b"content-length", b"expect"))
 _HANDSHAKE = frozenset((b"sec-websocket-key", b"sec-websocket-extensions"))
+_REQUEST_ID = frozenset((b"x-request-id",))
+_REQUEST_ID_LINE = re.compile(rb"(?im)^x-request-id:.*\n")
 
 
 def compose_request(
@@ -30,13 +32,15 @@ def compose_request(
     router: Router | None,
     body: bytes | None,
     handshake: bytes = b"",
+    request_id: str = "",
     edit: Callable[[bytes], bytes] | None = None,
 ) -> bytes:
     """The octets to send for ``head``: the head, and ``body`` if it is known whole.
 
     Where ``body`` is ``None`` the client's framing stands and its body follows as it comes. ``handshake`` are
     the lines that ask for a WebSocket; more than `UPGRADE` means that this hop has a handshake of its own,
-    which replaces the client's key and extensions. ``edit`` has the last word on the fields, but for ``Host``
+    which replaces the client's key and extensions. With a ``request_id`` the backend gets that for an
+    ``X-Request-ID``, else what the client sent. ``edit`` has the last word on the fields, but for ``Host``
     and framing.
     """
     drop = router.drop if router is not None else _NOTHING
@@ -44,10 +48,14 @@ def compose_request(
         drop = drop | _OF_ANOTHER_BODY
     if handshake and handshake != UPGRADE:
         drop = drop | _HANDSHAKE
+    if request_id:
+        drop = drop | _REQUEST_ID
     cookies = router.cookies if router is not None and b"cookie" in head.notable else None
     fields = forwarder.fields(head, drop, cookies)
     if handshake or not head.block.is_ordinary:
         fields = _with_care(head, fields, handshake)
+    if request_id:
+        fields += b"X-Request-ID: %b\r\n" % request_id.encode()
     if edit is not None:
         fields = edit(fields)
     if body is not None:
@@ -67,6 +75,11 @@ def _with_care(head: RequestHead, fields: bytes, handshake: bytes) -> bytes:
     if _TRAILERS.search(notable.get(b"te", b"")):
         return fields + b"Connection: TE\r\nTE: trailers\r\n"
     return fields
+
+
+def with_request_id(fields: bytes, request_id: str) -> bytes:
+    """The field lines of an answer with this ``X-Request-ID``, whatever the backend had for one."""
+    return b"%bX-Request-ID: %b\r\n" % (_REQUEST_ID_LINE.sub(b"", fields), request_id.encode())
 
 
 def informational_fields(head: ResponseHead) -> bytes:

@@ -35,7 +35,9 @@ WRITTEN = ("x-forwarded", "x-real-ip")
 _MAX_FORWARDS = re.compile(rb"(?im)^max-forwards:[ \t]*0*([1-9][0-9]{0,8})[ \t]*\r\n")
 _PORT = re.compile(rb":([0-9]+)\Z")
 _ODD_MARKS = re.compile(rb"[^0-9a-z]")
-_DISGUISABLE = REQUEST_DROPS | {b"content-length", b"content-type", b"via", b"cookie", b"authorization"}
+_DISGUISABLE = REQUEST_DROPS | {
+    b"content-length", b"content-type", b"via", b"cookie", b"authorization", b"x-request-id"
+}  # fmt: skip
 
 
 def disguises(fields: Fields) -> frozenset[bytes]:
@@ -92,6 +94,11 @@ class Forwarder:
     def peer(self) -> bytes:
         """The address that the connection comes from."""
         return self._peer
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether the peer is a proxy whose word is believed."""
+        return self._trust is not None
 
     def client(self, head: RequestHead) -> bytes:
         """The address that the request of ``head`` is believed to come from: the peer's, or whom trusted

@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING
 from comfyproxy.core.answers import choose_request_id
 from comfyproxy.core.backend import Outcome
 from comfyproxy.core.chunked import LAST_CHUNK, encode_chunk
-from comfyproxy.core.forwarding import UPGRADE, answer_fields, compose_request, informational_fields
+from comfyproxy.core.forwarding import (
+    UPGRADE,
+    answer_fields,
+    compose_request,
+    informational_fields,
+    with_request_id,
+)
 from comfyproxy.core.headerrules import ValueOf, lookup
 from comfyproxy.core.headers import HOP_BY_HOP, Forwarder, refuse_early
 from comfyproxy.core.http1 import UNTIL_CLOSE, RequestHead, ResponseHead
@@ -78,6 +84,8 @@ class Exchange(RequestAttempts):
         if data:
             self._pending = (*self._pending, data)
             self.request_complete = complete
+        if self.proxy.request_ids != "errors":
+            self.request_id = choose_request_id(head, believed=self._forwarder.is_trusted)
         route = self.route = self.proxy.routes.match(head.target)
         if route is None:
             self.refuse(404, "No route of this proxy leads there.")
@@ -184,6 +192,7 @@ class Exchange(RequestAttempts):
             router=balancer.router,
             body=self._body if rewrite.body is None else rewrite.body,
             handshake=self._handshake() if self.upgrading else b"",
+            request_id=self.request_id if self.proxy.request_ids != "errors" else "",
             edit=edit,
         )
 
@@ -197,8 +206,10 @@ class Exchange(RequestAttempts):
         return self.request_id
 
     def edited(self, fields: bytes) -> bytes:
-        """The fields of the backend's answer as the route's rules will have them."""
+        """The fields of the backend's answer with our request id, as the route's rules will have them."""
         assert self.route is not None
+        if self.request_id and self.proxy.request_ids == "answers":
+            fields = with_request_id(fields, self.request_id)
         rules = self.route.response_rules
         return fields if rules is None else rules.apply(fields, self._lookup())
 
@@ -228,7 +239,7 @@ class Exchange(RequestAttempts):
         fields = answer_fields(head, self.front.takes_chunks)
         if b"date" not in head.notable:
             fields += self.proxy.date()
-        if self.route.response_rules is not None:
+        if self.route.response_rules is not None or self.proxy.request_ids == "answers":
             fields = self.edited(fields)
         if self._rewrite is not None:
             fields += self._added(self._rewrite)

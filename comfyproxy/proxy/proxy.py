@@ -11,7 +11,7 @@ from twisted.logger import Logger
 
 from comfyproxy.core.answers import Answer, make_answer
 from comfyproxy.core.backend import Backend
-from comfyproxy.core.config import Limits, Timeouts
+from comfyproxy.core.config import Limits, RequestIDs, Timeouts
 from comfyproxy.core.headers import WRITTEN, Forwarder
 from comfyproxy.core.http1 import RequestHead
 from comfyproxy.core.routes import RouteTable
@@ -37,7 +37,9 @@ class Proxy:
     """One proxy: its routes, its connections to backends, its clock and its log.
 
     ``splices`` lets the kernel move long bodies where it can. ``bridges`` joins WebSockets whose
-    messages are to be seen; ``None`` relays them as bytes.
+    messages are to be seen; ``None`` relays them as bytes. ``request_ids`` says what carries an
+    ``X-Request-ID``: ``errors`` (answers of its own), ``servers`` (requests too) or ``answers`` (all of
+    them too).
     """
 
     log_of_failures = Logger(namespace="comfyproxy.backends")
@@ -52,6 +54,7 @@ class Proxy:
         log: AccessLog | None = None,
         trusted: tuple[str, ...] = (),
         forwarding: tuple[str, ...] = WRITTEN,
+        request_ids: RequestIDs = "errors",
         debug: bool = False,
         splices: bool = True,
     ) -> None:
@@ -60,6 +63,7 @@ class Proxy:
         self.limits = limits if limits is not None else Limits()
         self.timeouts = timeouts if timeouts is not None else Timeouts()
         self.log = log if log is not None else AccessLog(reactor, lambda lines: None)
+        self.request_ids = request_ids
         self.debug = debug
         self.splices = splices
         self.bridges: Bridges | None = None

@@ -147,6 +147,7 @@ class ProxyService(MultiService):
         proxy.routes = self._routing.table
         proxy.limits = config.limits
         proxy.timeouts = config.timeouts
+        proxy.request_ids = config.request_ids
         proxy.debug = config.debug
         proxy.trust(config.trusted_proxies)
         proxy.forwarding = config.forwarding_headers

@@ -192,6 +192,10 @@ def test_a_plain_request_id_is_kept() -> None:
     assert choose_request_id(with_id(b"abc-1.2:3")) == "abc-1.2:3"
 
 
+def test_one_that_is_not_believed_is_replaced_too() -> None:
+    assert len(choose_request_id(with_id(b"abc-1.2:3"), believed=False)) == 32
+
+
 @pytest.mark.parametrize("value", [b"", b"a b", b"\xff", b"<script>", b"x" * 129])
 def test_another_one_is_replaced(value: bytes) -> None:
     made = choose_request_id(with_id(value))

@@ -1,7 +1,13 @@
 """The request as a backend gets it."""
 
 from comfyproxy.core.backend import Backend
-from comfyproxy.core.forwarding import UPGRADE, answer_fields, compose_request, informational_fields
+from comfyproxy.core.forwarding import (
+    UPGRADE,
+    answer_fields,
+    compose_request,
+    informational_fields,
+    with_request_id,
+)
 from comfyproxy.core.headers import Forwarder
 from comfyproxy.core.http1 import RequestHead, ResponseHead, parse_request_head, parse_response_head
 from comfyproxy.core.routing import Decision, Default, Rewrite
@@ -35,7 +41,7 @@ class CookieRouter:
 
 
 def compose(  # type: ignore[no-untyped-def]
-    lines: bytes, start: bytes = b"GET /a?b HTTP/1.1", router=None, body=None, handshake=b""
+    lines: bytes, start: bytes = b"GET /a?b HTTP/1.1", router=None, body=None, handshake=b"", request_id=""
 ) -> bytes:
     head = parse_request_head(start + b"\r\nHost: front\r\n" + lines + b"\r\n")
     return compose_request(
@@ -46,6 +52,7 @@ def compose(  # type: ignore[no-untyped-def]
         router=router,
         body=body,
         handshake=handshake,
+        request_id=request_id,
     )
 
 
@@ -168,3 +175,15 @@ def test_answers_that_never_have_a_body_have_no_length() -> None:
 
 def test_a_205_says_that_it_is_empty() -> None:
     assert answer_fields(answer(b"", b"205 Reset Content"), takes_chunks=True) == b"Content-Length: 0\r\n"
+
+
+def test_a_request_id_takes_the_place_of_what_the_client_sent_in_whatever_spelling() -> None:
+    sent = compose(b"x-request-id: theirs\r\nX_Request_ID: theirs\r\nA: b\r\n", request_id="ours")
+    assert b"theirs" not in sent
+    assert sent.count(b"X-Request-ID: ours\r\n") == 1
+    assert b"x-request-id: theirs\r\n" in compose(b"x-request-id: theirs\r\n")
+
+
+def test_an_answer_has_one_request_id() -> None:
+    fields = b"A: b\r\nx-Request-id: theirs\r\nX-Request-ID: again\r\nC: d\r\n"
+    assert with_request_id(fields, "ours") == b"A: b\r\nC: d\r\nX-Request-ID: ours\r\n"
