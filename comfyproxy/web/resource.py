@@ -45,8 +45,8 @@ class RoundRobinResource(ReverseProxyResource):
     their sockets are always read (`comfyproxy.proxy.relay`), and answers of our own have ComfyUI's error
     shape. ``trusted`` are networks of proxies whose ``X-Forwarded-For`` is believed, ``forwarding`` what
     backends are told by (`comfyproxy.core.headers.WRITABLE`). ``request_headers`` and ``response_headers``
-    are rules such as ``set X-Client: {client}``, ``add NAME: VALUE`` or ``remove NAME``. ``log`` gets the lines
-    that the site's own log has not. ``debug`` names servers in the answers of our own.
+    are rules such as ``set X-Client: {client}``, ``add NAME: VALUE`` or ``remove NAME``. ``log`` gets the
+    lines that the site's own log has not. ``debug`` names servers in the answers of our own.
 
     ``host`` and ``port`` are the first server's. `ConfigError` is raised for servers that do not parse,
     ``ValueError`` for networks and rules.

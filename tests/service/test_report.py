@@ -76,6 +76,12 @@ def test_unchecked_certificates_are_told() -> None:
     assert "pool gpu: 1 server, http, placed by request, balanced by round-robin, any certificate" in text
 
 
+def test_that_connections_are_announced_is_told() -> None:
+    pool = PoolConfig("gpu", (Address("http", "a", 80),), send_proxy_protocol="v2")
+    text = lines(Config(pools={"gpu": pool}, routes=(RouteConfig("/", pool="gpu"),)))
+    assert ", balanced by round-robin, PROXY v2\n" in text
+
+
 def test_routes_are_shown_when_there_are_several() -> None:
     routes = (
         RouteConfig("/api", pool="default"),
@@ -122,6 +128,7 @@ def test_the_object_has_all_of_it() -> None:
                 "balance": "round-robin",
                 "sticky": "none",
                 "insecure_backends": False,
+                "send_proxy_protocol": "none",
                 "servers": [
                     {
                         "index": 0,

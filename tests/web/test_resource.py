@@ -304,6 +304,31 @@ def test_a_trusted_proxy_is_believed(make_rig: MakeRig) -> None:
     assert b"X-Forwarded-For: 203.0.113.9, 192.0.2.7" in fields(received)
 
 
+def test_what_backends_are_told_and_rules_for_fields_can_be_chosen(make_rig: MakeRig) -> None:
+    rig = make_rig(
+        lambda reactor: RoundRobinResource(
+            "http://10.0.0.1",
+            reactor=reactor,
+            forwarding=("forwarded",),
+            request_headers=["set X-A: {client}", "remove X-B"],
+            response_headers=["remove Server"],
+        )
+    )
+    client = rig.ask(get(b"/", b"X-B: 1", b"X-Forwarded-For: 9.9.9.9"))
+    server = rig.accept()
+    received = fields(server.read())
+    assert b"X-A: 192.0.2.7" in received
+    assert b'Forwarded: for=192.0.2.7;host="proxy.example";proto=http' in received
+    assert not [one for one in received if one.startswith((b"X-B", b"X-Forwarded"))]
+    server.send(b"HTTP/1.1 200 OK\r\nServer: gpu\r\nContent-Length: 0\r\n\r\n")
+    assert b"Server" not in client.read()
+
+
+def test_a_rule_that_is_none_is_told_at_once() -> None:
+    with pytest.raises(ValueError, match="is not a rule for header fields"):
+        RoundRobinResource("http://10.0.0.1", request_headers=["X-A: 1"])
+
+
 class TestPath:
     """Where the resource stands and which path it has, against what the server is asked for."""
 
