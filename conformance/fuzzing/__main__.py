@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from conformance.corpora import ROOT
@@ -31,7 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = options.target or list(TARGETS)
     if options.replay:
         return replay(chosen, [Path(one) for one in options.replay])
-    failed = [name for name in chosen if not fuzz(name, TARGETS[name], options.seconds)]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        held = list(pool.map(lambda name: fuzz(name, TARGETS[name], options.seconds), chosen))
+    failed = [name for name, has_held in zip(chosen, held, strict=True) if not has_held]
     print(f"failed: {', '.join(failed)}" if failed else f"{len(chosen)} targets held")
     return int(bool(failed))
 
@@ -39,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m conformance.fuzzing", description=__doc__)
     parser.add_argument("--seconds", type=int, default=SECONDS, help="for each target (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, default=1, help="targets at a time (default: %(default)s)")
     parser.add_argument("--target", action="append", choices=list(TARGETS), help="only this; repeatable")
     parser.add_argument("--replay", nargs="+", metavar="FILE", help="run these inputs once, without fuzzing")
     parser.add_argument("--list", action="store_true", help="what there is to fuzz")
