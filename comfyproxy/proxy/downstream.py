@@ -43,6 +43,7 @@ class Downstream(RelayEnd):
 
     takes_chunks = True
     peer = ""
+    _ends: tuple[Any, Any] | None = None
 
     def __init__(self, proxy: "Proxy") -> None:
         self._proxy = proxy
@@ -184,7 +185,9 @@ class Downstream(RelayEnd):
     @property
     def ends(self) -> tuple[Any, Any]:
         """The client's address and ours."""
-        return self.transport.getPeer(), self.transport.getHost()
+        # A socket that is closed does not know its own any more.
+        self._ends = self._ends or (self.transport.getPeer(), self.transport.getHost())
+        return self._ends
 
     @property
     def body_sink(self) -> Transport:
@@ -366,8 +369,8 @@ class Downstream(RelayEnd):
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.client_gone()
-        if self._proxy.greets:
-            self._proxy.client_left(*self.ends)
+        if self._ends is not None:
+            self._proxy.client_left(*self._ends)
         super().connectionLost(reason)
 
     def pauseProducing(self) -> None:

@@ -70,7 +70,6 @@ class Proxy:
         self.deadlines = Deadlines(reactor)
         self.connections: set[ClientConnection] = set()
         self.draining = False
-        self.greets = False
         self.name = b"comfyproxy-" + token_hex(4).encode()
         self.forwarding = forwarding
         self.trust(trusted)
@@ -85,7 +84,6 @@ class Proxy:
             connector = self._connectors[backend] = Connector(
                 self.reactor, backend, self.deadlines, self.timeouts
             )
-            self.greets = self.greets or backend.proxy_protocol > 0
         return connector
 
     def client_left(self, peer: Any, host: Any) -> None:
