@@ -21,7 +21,6 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IAddress, IHostnameResolver, IHostResolution, IResolutionReceiver
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from comfyproxy.core.config import DEFAULT_RESOLVE_INTERVAL
@@ -78,12 +77,6 @@ class _Name:
             return order
         return tuple(sorted(order, key=self.suspects.__contains__))
 
-    def tell(self) -> None:
-        """Let all who wait have what is known."""
-        waiting, self.waiting = self.waiting, []
-        for told in waiting:
-            told(self.next_order())
-
 
 class Resolver:
     """The addresses of names for one proxy.
@@ -126,11 +119,10 @@ class Resolver:
         if not name.is_asked:
             name.is_asked = True
             if name.addresses:
-                name.patience = self._reactor.callLater(PATIENCE, name.tell)
+                name.patience = self._reactor.callLater(PATIENCE, self._tell, host, name)
             name.asked = Deferred.fromCoroutine(self._ask(host, name))
-            name.asked.addErrback(self._told_badly, host)
         elif name.addresses and not name.patience.active():
-            name.tell()
+            self._tell(host, name)
 
     def suspect(self, host: str, address: str) -> None:
         """``address`` did not answer: try it last until the name is asked for again."""
@@ -171,7 +163,7 @@ class Resolver:
         else:
             self._note(host, name, bool(name.addresses))
             name.expires = now + min(TRY_AGAIN, self.interval)
-        name.tell()
+        self._tell(host, name)
 
     def _note(self, host: str, name: _Name, failing: bool) -> None:
         """Say it once when a name fails that had addresses, and once when it is back."""
@@ -186,8 +178,15 @@ class Resolver:
             self.log.info("The name {host} can be resolved again.", host=host)
         name.is_failing = failing
 
-    def _told_badly(self, failure: Failure, host: str) -> None:
-        self.log.failure("Using the addresses of {host} failed", failure, host=host)
+    def _tell(self, host: str, name: _Name) -> None:
+        """Let all who wait have what is known."""
+        waiting, name.waiting = name.waiting, []
+        for told in waiting:
+            try:
+                told(name.next_order())
+            except Exception:
+                # The others wait all the same.
+                self.log.failure("Using the addresses of {host} failed", host=host)
 
     async def _look_up(self, host: str) -> tuple[tuple[str, ...], float]:
         asks_servers = hasattr(self._reactor, "listenUDP")
