@@ -26,11 +26,13 @@ DIRECT = "no proxy"
 
 @dataclass(frozen=True)
 class Setting:
-    """What a work wants of a proxy: its ``servers`` (host:port), a log line a request, ``large`` bodies."""
+    """What a work wants of a proxy: its ``servers`` (host:port), a log line a request, ``large`` bodies,
+    servers that are ``checked``."""
 
     servers: Sequence[str]
     log: bool = False
     large: bool = False
+    checked: bool = True
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,8 @@ def comfyproxy(*options: str) -> Callable[[str, Setting, Place], Sequence[str]]:
         servers.write_text("".join(f"http://{server}\n" for server in setting.servers))
         log = ["--access-log", "routing" if setting.log else "none"]
         listen = f"tcp:{place.port}:interface=127.0.0.1:backlog=4096"
-        return [program, "run", "--listen", listen, "--file", str(servers), *log, *options]
+        probe = [] if setting.checked else ["--probe", "none"]
+        return [program, "run", "--listen", listen, "--file", str(servers), *log, *probe, *options]
 
     return command
 
