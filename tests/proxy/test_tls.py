@@ -265,16 +265,23 @@ def secure(make_rig, trusted):
     return make
 
 
-def connect(rig: Rig) -> RawClient:
+def connect(rig: Rig, **options: Any) -> RawClient:
     """A client that has connected over TLS."""
     client = RawClient()
     factory = ClientFactory()
     factory.protocol = lambda: client
-    wrapped = TLSMemoryBIOFactory(optionsForClientTLS("here"), True, factory, rig.network)
+    wrapped = TLSMemoryBIOFactory(optionsForClientTLS("here", **options), True, factory, rig.network)
     rig.network.connectTCP(HERE, PORT, wrapped, timeout=None, bindAddress=("192.0.2.1", 0))
     rig.network.run()
     rig.clients.append(client)
     return client
+
+
+def test_a_client_may_ask_for_protocols_of_which_one_is_ours(secure):
+    rig = secure(ok())
+    client = connect(rig, acceptableProtocols=[b"h2", b"http/1.1"])
+    assert client.transport.negotiatedProtocol == b"http/1.1"
+    assert rig.ask(GET, client=client).received.startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_client_over_tls_is_said_to_be_one(secure):
