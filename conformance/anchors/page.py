@@ -79,7 +79,8 @@ def _corpus(results: Results, folder: str, names: Sequence[str], titles: Sequenc
     headings = rule_titles()
     ordered = sorted(cases(folder), key=lambda case: (case.expected["rule"], case.name))
     for number, group in groupby(ordered, key=lambda case: int(case.expected["rule"])):
-        rows, alike = [], []
+        rows: list[tuple[Case, list[str]]] = []
+        alike: list[tuple[Case, list[str]]] = []
         for case in group:
             found = results.verdicts.get(f"{folder}/{case.name}", {})
             cells = [found.get(name, "") for name in names]

@@ -17,11 +17,11 @@ def proxy_header(data: bytes) -> None:
     """A header of the PROXY protocol: read alike however it arrives, and when it is written again."""
     found = _read_header([data])
     assert found == _read_header(octet_by_octet(data))
-    if found is None or found[0] is None:
+    if found is None:
         return
     header, rest = found
     assert data.endswith(rest)
-    if header.source is None or header.destination is None:
+    if header is None or header.source is None or header.destination is None:
         return
     for version in (V1, V2):
         again = _read_header([make_header(version, header.source, header.destination), rest])

@@ -44,7 +44,7 @@ def run(name: str, port: int, cases: Sequence[str], directory: Path, seconds: fl
     }
     path = directory / "specification.json"
     path.write_text(json.dumps(specification))
-    command = [WSTEST, "--mode=fuzzingclient", f"--spec={path}"]
+    command = [str(WSTEST), "--mode=fuzzingclient", f"--spec={path}"]
     try:
         done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=seconds)
     except subprocess.TimeoutExpired:
