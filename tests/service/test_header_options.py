@@ -120,6 +120,38 @@ async def test_rules_and_forwarding_fields_change_with_a_reload(
     assert (await ask(service, b"X-A: 0", path=b"/b/c")).count(b"\nx-a: ") == 3
 
 
+class Announced(Protocol):
+    """A server that answers one request behind a PROXY header, and keeps its connection."""
+
+    def __init__(self) -> None:
+        self.received = b""
+        self.lost: Deferred[None] = Deferred()
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+        if self.received.endswith(b"\r\n\r\n"):
+            self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.lost.callback(None)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_was_a_clients_alone_is_closed_when_it_leaves(start_service: Start) -> None:
+    server = Announced()
+    factory = Factory()
+    factory.noisy = False
+    factory.buildProtocol = lambda address: server  # type: ignore[method-assign,assignment]
+    port = global_reactor.listenTCP(0, factory, interface="127.0.0.1")
+    service = start_service(
+        url=[f"http://127.0.0.1:{port.getHost().port}"], app="http", probe="none", send_proxy_protocol="v1"
+    )
+    assert (await ask(service)).startswith(b"HTTP/1.1 200 ")
+    await server.lost
+    assert server.received.startswith(b"PROXY TCP4 127.0.0.1 127.0.0.1 ")
+    await maybeDeferred(port.stopListening)
+
+
 @pytest_twisted.ensureDeferred
 async def test_a_pool_may_want_to_know_whose_a_connection_is(start_service: Start) -> None:
     got: Deferred[bytes] = Deferred()
