@@ -24,7 +24,7 @@ from comfyproxy.core.retries import explain, may_try_again, outcome_of
 from comfyproxy.core.routes import Route
 from comfyproxy.core.routing import Rewrite
 from comfyproxy.errors import BackendError, BackendLost, ConnectFailed, NoBackendAvailable
-from comfyproxy.proxy.connectors import Dialer
+from comfyproxy.proxy.dialing import Dialer
 from comfyproxy.proxy.front import Front
 from comfyproxy.proxy.proxyprotocol import greeting
 from comfyproxy.proxy.upstream import Upstream

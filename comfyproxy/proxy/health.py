@@ -19,6 +19,7 @@ from comfyproxy.core.events import (
 )
 from comfyproxy.core.pool import HealthRules
 from comfyproxy.proxy.probes import PoolProbes, ProbePlan, Slots
+from comfyproxy.proxy.resolver import Resolver
 
 
 class HealthWatch:
@@ -37,11 +38,12 @@ class HealthWatch:
         balancer: Balancer,
         slots: Slots,
         on_gone: Callable[[Backend], None] = lambda backend: None,
+        names: Resolver | None = None,
     ) -> None:
         self._balancer = balancer
         self._pool = balancer.pool
         self._reactor = reactor
-        self._probes = PoolProbes(reactor, balancer.pool, slots)
+        self._probes = PoolProbes(reactor, balancer.pool, slots, names=names)
         self._on_gone = on_gone
         self._timer: IDelayedCall | None = None
 

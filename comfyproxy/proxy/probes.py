@@ -23,7 +23,8 @@ from comfyproxy.core.pool import Pool
 from comfyproxy.core.probing import AnswerReader, Probe, Verdict
 from comfyproxy.core.proxyprotocol import own_header
 from comfyproxy.errors import ConnectFailed, ProtocolError
-from comfyproxy.proxy.connectors import Dialer
+from comfyproxy.proxy.dialing import Attempt, Dialer
+from comfyproxy.proxy.resolver import Resolver
 from comfyproxy.proxy.tls import client_tls
 
 MOST_AT_ONCE = 32
@@ -91,8 +92,14 @@ class Check:
     """
 
     def __init__(
-        self, reactor: Any, backend: Backend, plan: ProbePlan, done: Callable[[Verdict, bool], None]
+        self,
+        reactor: Any,
+        backend: Backend,
+        plan: ProbePlan,
+        done: Callable[[Verdict, bool], None],
+        names: Resolver | None = None,
     ) -> None:
+        self._names = names
         self._reactor = reactor
         self._backend = backend
         self._plan = plan
@@ -110,7 +117,7 @@ class Check:
         tls = (lambda: client_tls(self._backend)) if is_secure else None
         version = self._backend.proxy_protocol
         own = own_header(version) if version else b""
-        self._dialer = Dialer(self._reactor, address, self._build, self, 0, tls, own)
+        self._dialer = Dialer(self._reactor, address, self._build, self, 0, tls, own, self._names)
         self._dialer.dial()
 
     def stop(self) -> None:
@@ -118,10 +125,10 @@ class Check:
         self._done = None
         self._end()
 
-    def _build(self, dialer: Dialer) -> "_Line":
+    def _build(self, attempt: Attempt) -> "_Line":
         self._was_taken = True
         secure = self._backend.address.scheme == "https"
-        return (_SecureLine if secure else _Line)(self, dialer)
+        return (_SecureLine if secure else _Line)(self, attempt)
 
     def connection_ready(self, upstream: "_Line") -> None:
         """The connection stands: ask."""
@@ -186,17 +193,17 @@ class _Line(Protocol):
 
     transport: Any
 
-    def __init__(self, check: Check, dialer: Dialer) -> None:
+    def __init__(self, check: Check, attempt: Attempt) -> None:
         self._check: Check | None = check
-        self._dialer: Dialer | None = dialer
+        self._attempt: Attempt | None = attempt
 
     def connectionMade(self) -> None:
         self._made()
 
     def _made(self) -> None:
-        dialer, self._dialer = self._dialer, None
-        if dialer is not None:
-            dialer.succeeded(self)
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            attempt.succeeded(self)
 
     def dataReceived(self, data: bytes) -> None:
         if self._check is not None:
@@ -209,9 +216,9 @@ class _Line(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         check, self._check = self._check, None
-        dialer, self._dialer = self._dialer, None
-        if dialer is not None:
-            dialer.failed(_why_no_handshake(reason))
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            attempt.failed(_why_no_handshake(reason))
         elif check is not None:
             check.lost()
 
@@ -246,8 +253,14 @@ class PoolProbes:
     """Checks every server of one pool over and over, and tells the pool."""
 
     def __init__(
-        self, reactor: Any, pool: Pool, slots: Slots, random: Callable[[], float] = any_number
+        self,
+        reactor: Any,
+        pool: Pool,
+        slots: Slots,
+        random: Callable[[], float] = any_number,
+        names: Resolver | None = None,
     ) -> None:
+        self.names = names
         self.reactor = reactor
         self.pool = pool
         self.slots = slots
@@ -335,7 +348,8 @@ class _Round:
         if self._is_over or plan is None:
             self._probes.slots.give_back()
             return
-        self._check = Check(self._probes.reactor, self._backend, plan, self._concluded)
+        probes = self._probes
+        self._check = Check(probes.reactor, self._backend, plan, self._concluded, probes.names)
         self._check.start()
 
     def _concluded(self, verdict: Verdict, is_slow: bool) -> None:
@@ -345,7 +359,7 @@ class _Round:
         plan = probes.plan
         if self._is_over or plan is None:
             return
-        has_work = self._has_work or backend.leases > 0
+        has_work = self._has_work or backend.leases > 0 or not backend.health.known
         if verdict.ok:
             self._has_work = verdict.has_work
         is_busy = is_slow and has_work and plan.is_patient

@@ -22,6 +22,7 @@ from comfyproxy.proxy.connectors import Connector
 from comfyproxy.proxy.deadlines import Deadlines
 from comfyproxy.proxy.draining import ClientConnection, Draining
 from comfyproxy.proxy.proxyprotocol import greeting
+from comfyproxy.proxy.resolver import Resolver
 
 if TYPE_CHECKING:
     from comfyproxy.proxy.websockets import Bridges
@@ -57,6 +58,7 @@ class Proxy:
         request_ids: RequestIDs = "errors",
         debug: bool = False,
         splices: bool = True,
+        names: Resolver | None = None,
     ) -> None:
         self.reactor = reactor
         self.routes = routes
@@ -67,6 +69,7 @@ class Proxy:
         self.debug = debug
         self.splices = splices
         self.bridges: Bridges | None = None
+        self.names = names if names is not None else Resolver(reactor)
         self.deadlines = Deadlines(reactor)
         self.connections: set[ClientConnection] = set()
         self.draining = False
@@ -82,7 +85,7 @@ class Proxy:
         connector = self._connectors.get(backend)
         if connector is None:
             connector = self._connectors[backend] = Connector(
-                self.reactor, backend, self.deadlines, self.timeouts
+                self.reactor, backend, self.deadlines, self.timeouts, names=self.names
             )
         return connector
 
@@ -177,4 +180,5 @@ class Proxy:
             await deferLater(self.reactor, 0)
         self._connectors.clear()
         self.deadlines.stop()
+        self.names.stop()
         self.log.flush()

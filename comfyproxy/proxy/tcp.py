@@ -18,7 +18,7 @@ from comfyproxy.core.balancer import Balancer
 from comfyproxy.core.trust import plain_address
 from comfyproxy.errors import BackendError
 from comfyproxy.proxy.attempts import Attempts
-from comfyproxy.proxy.connectors import Dialer
+from comfyproxy.proxy.dialing import Dialer
 from comfyproxy.proxy.draining import Work
 from comfyproxy.proxy.proxy import Proxy
 from comfyproxy.proxy.proxyprotocol import greeting
@@ -65,8 +65,9 @@ class TCPDownstream(Attempts, RelayEnd):
         assert self.route is not None
         timeout = self.route.timeouts.connect
         greeting = self._greeting(backend) if backend.proxy_protocol else b""
+        names = self.proxy.names
         self._dialer = Dialer(
-            self.proxy.reactor, backend.address, TCPUpstream, self, timeout, greeting=greeting
+            self.proxy.reactor, backend.address, TCPUpstream, self, timeout, None, greeting, names
         )
         self._dialer.dial()
 

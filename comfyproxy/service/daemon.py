@@ -20,6 +20,7 @@ from comfyproxy.proxy.draining import Draining
 from comfyproxy.proxy.listeners import HTTPListener
 from comfyproxy.proxy.proxy import Proxy
 from comfyproxy.proxy.proxyprotocol import ProxiedPorts
+from comfyproxy.proxy.resolver import Resolver
 from comfyproxy.proxy.tcp import TCPListener
 from comfyproxy.proxy.transports import with_eager_writes
 from comfyproxy.service.health import HealthChecks, find_servers
@@ -48,7 +49,8 @@ class ProxyService(MultiService):
         self._loaded = sources.load()
         self._reactor = reactor if self.config.plain_io else with_eager_writes(reactor)
         self._routing = Routing(self._reactor)
-        self._checks = HealthChecks(self._reactor, self._close_idle)
+        self._names = Resolver(self._reactor)
+        self._checks = HealthChecks(self._reactor, self._close_idle, self._names)
         self._ports: list[IListeningPort] = []
         self._output: Output | None = None
         self._signals = Signals()
@@ -135,7 +137,9 @@ class ProxyService(MultiService):
         self._warn()
         output = _open(config.access_log_file)
         self._routing.apply(config)
-        self.proxy = proxy = Proxy(self._reactor, self._routing.table, splices=not config.plain_io)
+        self.proxy = proxy = Proxy(
+            self._reactor, self._routing.table, splices=not config.plain_io, names=self._names
+        )
         self._adopt(proxy, config, output)
         self._listen(proxy, config)
         for name, pool in config.pools.items():
@@ -149,6 +153,8 @@ class ProxyService(MultiService):
         proxy.timeouts = config.timeouts
         proxy.request_ids = config.request_ids
         proxy.debug = config.debug
+        proxy.names.interval = config.resolve_interval
+        proxy.names.servers = config.name_servers
         proxy.trust(config.trusted_proxies)
         proxy.forwarding = config.forwarding_headers
         proxy.log.flush()

@@ -14,12 +14,16 @@ from comfyproxy.core.probing import HttpProbe, TcpProbe
 from comfyproxy.errors import ConfigError, UnknownServer
 from comfyproxy.proxy.health import HealthWatch
 from comfyproxy.proxy.probes import ProbePlan, Slots
+from comfyproxy.proxy.resolver import Resolver
 
 
 class HealthChecks:
     """The watches over all pools; ``on_gone`` is that of `HealthWatch`."""
 
-    def __init__(self, reactor: Any, on_gone: Callable[[Backend], None]) -> None:
+    def __init__(
+        self, reactor: Any, on_gone: Callable[[Backend], None], names: Resolver | None = None
+    ) -> None:
+        self._names = names
         self._reactor = reactor
         self._on_gone = on_gone
         self._slots = Slots()
@@ -31,7 +35,7 @@ class HealthChecks:
         for balancer, config in pools:
             watch = former.pop(balancer, None)
             if watch is None:
-                watch = HealthWatch(self._reactor, balancer, self._slots, self._on_gone)
+                watch = HealthWatch(self._reactor, balancer, self._slots, self._on_gone, self._names)
             self._watches[balancer] = watch
             watch.follow(rules_of(config), plan_of(config))
         for gone in former.values():
