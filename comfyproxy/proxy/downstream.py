@@ -20,6 +20,7 @@ from zope.interface import implementer
 
 from comfyproxy.core.answers import Answer
 from comfyproxy.core.chunked import CHUNKED
+from comfyproxy.core.config import Timeouts
 from comfyproxy.core.http1 import RequestHead, check_partial_head, parse_request_head
 from comfyproxy.errors import ProtocolError
 from comfyproxy.proxy.draining import STOPPING, Work
@@ -227,17 +228,18 @@ class Downstream(RelayEnd):
     def finish(self) -> None:
         """The answer is out: close, or take the next request."""
         unread = self._drop_upload()
-        self._exchange = None
+        exchange, self._exchange = self._exchange, None
         if unread or (not self._keep and self._held):
             self._linger()
         elif not self._keep:
             self._close()
         else:
-            self._await_next()
+            route = exchange.route if exchange is not None else None
+            self._await_next(self._proxy.timeouts if route is None else route.timeouts)
 
-    def _await_next(self) -> None:
+    def _await_next(self, timeouts: Timeouts) -> None:
         self._head_began = False
-        self._proxy.deadlines.set(self, self._proxy.timeouts.keepalive)
+        self._proxy.deadlines.set(self, timeouts.keepalive)
         if not self._full:
             self._read_next()
 

@@ -62,7 +62,7 @@ class Upstream(RelayEnd):
         self._chunks: ChunkedReader | None = None
         self._informational = 0
         self._splice: Splice | None = None
-        self._timeouts: Timeouts | None = None
+        self.timeouts = connector.timeouts
 
     def connectionMade(self) -> None:
         self.transport.setTcpNoDelay(True)
@@ -72,7 +72,7 @@ class Upstream(RelayEnd):
     def begin(self, exchange: "Exchange", data: bytes, timeouts: "Timeouts") -> None:
         """Send the beginning of a request and give what answers it to ``exchange``."""
         self.exchange = exchange
-        self._timeouts = timeouts
+        self.timeouts = timeouts
         self._informational = 0
         self.transport.write(data)
         self.connector.deadlines.set(self, timeouts.response)
@@ -84,8 +84,8 @@ class Upstream(RelayEnd):
 
     def note_progress(self) -> None:
         """The request's body is on its way: the time to answer begins anew."""
-        if self._head is None and self._timeouts is not None:
-            self.connector.deadlines.set(self, self._timeouts.response)
+        if self._head is None:
+            self.connector.deadlines.set(self, self.timeouts.response)
 
     def pause_answer(self) -> None:
         """Read no more until the client takes more."""
@@ -181,8 +181,7 @@ class Upstream(RelayEnd):
         elif body == CHUNKED:
             self._chunks = ChunkedReader(exchange.front.takes_chunks)
         self._head = head
-        if self._timeouts is not None:
-            self.connector.deadlines.set(self, self._timeouts.idle)
+        self.connector.deadlines.set(self, self.timeouts.idle)
         if body == CHUNKED:
             exchange.answered(head, b"", False)
             if self.exchange is exchange and data:
@@ -205,9 +204,9 @@ class Upstream(RelayEnd):
 
     def _spliced(self, count: int) -> None:
         self._left -= count
-        if self.exchange is not None and self._timeouts is not None:
+        if self.exchange is not None:
             self.exchange.sent += count
-            self.connector.deadlines.set(self, self._timeouts.idle)
+            self.connector.deadlines.set(self, self.timeouts.idle)
 
     def _splice_ended(self, left: int) -> None:
         self._splice = None
@@ -221,8 +220,7 @@ class Upstream(RelayEnd):
         if self._chunks is not None:
             self._read_chunks(exchange, self._chunks, data)
             return
-        if self._timeouts is not None:
-            self.connector.deadlines.set(self, self._timeouts.idle)
+        self.connector.deadlines.set(self, self.timeouts.idle)
         head = self._head
         assert head is not None
         if head.body == UNTIL_CLOSE:
@@ -241,8 +239,7 @@ class Upstream(RelayEnd):
         exchange.answer_data(data, True)
 
     def _read_chunks(self, exchange: "Exchange", chunks: ChunkedReader, data: bytes) -> None:
-        if self._timeouts is not None:
-            self.connector.deadlines.set(self, self._timeouts.idle)
+        self.connector.deadlines.set(self, self.timeouts.idle)
         try:
             passed = chunks.feed(data)
         except ProtocolError as error:
