@@ -190,11 +190,15 @@ class Pool:
     ) -> None:
         """A check of ``backend`` succeeded or failed, for ``reason``.
 
-        ``is_busy`` says of a failure that the server took the connection and has work: a slow event loop is
-        no death, so it may leave `BUSY_PATIENCE` times as many checks unanswered.
+        ``is_busy`` says of a failure that the server took the connection and may well have work: a slow event
+        loop is no death, so it may leave `BUSY_PATIENCE` times as many checks unanswered, the first ones
+        too.
         """
         rules, before = self.rules, backend.health
         fall = rules.fall * BUSY_PATIENCE if is_busy else rules.fall
+        if is_busy and not before.known and before.against + 1 < fall:
+            backend.health = replace(before, against=before.against + 1)
+            return
         backend.health, flipped = observe(before, ok, now, reason, rules.rise, fall)
         if not flipped or backend.removed:
             return
@@ -335,9 +339,13 @@ class Pool:
         self._tally[standing] += 1
 
     def _set(self, backend: Backend) -> None:
-        is_trusted = self._is_panicking or not (backend.health.is_down or backend.ejected)
-        backend.usable = is_trusted and backend.admin is AdminState.READY and not backend.removed
-        backend.takes_pins = (is_trusted or backend.removed) and backend.admin is not AdminState.MAINT
+        health, panics = backend.health, self._is_panicking
+        is_fit = panics or not (health.is_down or backend.ejected)
+        backend.usable = is_fit and backend.admin is AdminState.READY and not backend.removed
+        # What only this server can do is not kept from it for requests that failed, nor before the first
+        # check: who comes back after a restart of ours must find their server.
+        is_dead = health.known and health.is_down and not (panics or backend.removed)
+        backend.takes_pins = not is_dead and backend.admin is not AdminState.MAINT
 
     def _must_panic(self) -> bool:
         """Whether so few servers are known to be up that all of them have to do.

@@ -99,6 +99,31 @@ def test_busy_server_may_leave_more_checks_unanswered() -> None:
     assert pool.usable == [1]
 
 
+def test_server_that_is_busy_from_the_start_is_not_known_to_be_dead() -> None:
+    pool = Watched(2)
+    pool.check(1, True)
+    pool.check(0, *[False] * (PROBED.fall * BUSY_PATIENCE - 1), busy=True)
+    assert (pool.usable, pool[0].health.known, pool[0].takes_pins) == ([1], False, True)
+    assert pool.told()[1:] == []
+    pool.check(0, False, busy=True)
+    assert (pool[0].health.known, pool[0].takes_pins) == (True, False)
+    assert pool.told() == ["http://gpu1:8188 is DOWN: connection refused (12 checks)"]
+
+
+def test_server_that_was_busy_from_the_start_is_up_with_its_first_answer() -> None:
+    pool = Watched(2)
+    pool.check(1, True)
+    pool.check(0, False, busy=True)
+    pool.check(0, True)
+    assert pool.usable == [0, 1]
+
+
+def test_work_that_only_one_server_can_do_goes_there_before_the_first_check() -> None:
+    pool = Watched(2)
+    pool.check(1, True)
+    assert (pool[0].usable, pool[0].takes_pins) == (False, True)
+
+
 def test_busy_server_that_then_refuses_is_down_at_once() -> None:
     pool = Watched(2).all_up()
     pool.check(0, False, False, False, busy=True)
@@ -160,7 +185,7 @@ def test_failures_in_a_row_eject_and_time_takes_back() -> None:
     pool.fail(0, 2)
     assert pool.usable == [0, 1]
     pool.fail(0, 3, now=5.0)
-    assert (pool.usable, pool[0].takes_pins, pool.pool.due) == ([1], False, 15.0)
+    assert (pool.usable, pool[0].takes_pins, pool.pool.due) == ([1], True, 15.0)
     assert pool.told() == ["http://gpu1:8188 is left out for 10 s: no connection (3 requests in a row)"]
     pool.pool.turn(14.9)
     assert pool.usable == [1]
