@@ -52,7 +52,7 @@ class Address:
 
     ``host`` has no brackets even for IPv6; ``max_conns`` 0 is no limit; a ``backup`` gets work only when no
     other server can; ``origin`` says where it was named (``servers.txt:3``, ``--url``) and does not count in
-    comparisons.
+    comparisons. ``key`` is what makes it the same server after a reload: its URL.
     """
 
     scheme: str
@@ -63,11 +63,16 @@ class Address:
     name: str = ""
     backup: bool = False
     origin: str = field(default="", compare=False)
+    key: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Reloads look at it several times for each of what may be 100,000 servers.
+        object.__setattr__(self, "key", f"{self.scheme}://{self._bracketed}:{self.port}")
 
     @property
     def url(self) -> str:
         """``http://server1:8188``: always with its port, IPv6 in brackets."""
-        return f"{self.scheme}://{self._bracketed}:{self.port}"
+        return self.key
 
     @property
     def authority(self) -> str:
@@ -75,11 +80,6 @@ class Address:
         if self.port == DEFAULT_PORTS[self.scheme]:
             return self._bracketed
         return f"{self._bracketed}:{self.port}"
-
-    @property
-    def key(self) -> str:
-        """What makes it the same server after a reload."""
-        return self.url
 
     @property
     def _bracketed(self) -> str:
