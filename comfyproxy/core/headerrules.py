@@ -57,7 +57,8 @@ def parse_rule(text: str, side: Side) -> HeaderRule:
     found = _RULE.fullmatch(text)
     if found is None:
         raise ValueError(f"{text!r} is not a rule for header fields; write for example {_EXAMPLE}")
-    action, name, value = found.groups()
+    action: Action = found[1]  # type: ignore[assignment]  # As the expression has it.
+    name, value = found[2], found[3]
     if bool(value) == (action == "remove"):
         wrong = "takes no value" if value else f"needs a value; remove {name} leaves the field out"
         raise ValueError(f"{action} {name} {wrong}")

@@ -179,14 +179,13 @@ class _Reader:
             place = self._place(*path, action)
             if action not in ACTIONS:
                 raise place.error(f"{action} is not known here{did_you_mean(action, ACTIONS)}")
-            if not isinstance(rules, list if action == "remove" else dict):
+            if action == "remove":
+                rules = dict.fromkeys(rules, "") if isinstance(rules, list) else None
+            if not isinstance(rules, dict):
                 shape = '["NAME"]' if action == "remove" else '{ NAME = "VALUE" }'
                 raise place.error(f"{action} is written as {action} = {shape}")
-            if action == "remove":
-                texts += [str(HeaderRule(action, name)) for name in _texts(option, rules, place)]
-                continue
             for name, values in rules.items():
-                if ":" in name:
+                if not isinstance(name, str) or ":" in name:
                     raise place.error(f"{name!r} cannot name a header field")
                 texts += [str(HeaderRule(action, name, value)) for value in _texts(option, values, place)]
         return Given(option, tuple(texts), self._place(*path), self._directory)

@@ -51,7 +51,7 @@ class ProxiedPorts:
         self, port: int, factory: Factory, contextFactory: Any, backlog: int = 50, interface: str = ""
     ) -> IListeningPort:
         """As `IReactorSSL.listenSSL`; the header comes before TLS."""
-        secured = TLSMemoryBIOFactory(contextFactory, False, factory, self._reactor)
+        secured: Any = TLSMemoryBIOFactory(contextFactory, False, factory, self._reactor)
         return self.listenTCP(port, secured, backlog, interface)
 
     def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Factory) -> IListeningPort:
