@@ -45,7 +45,10 @@ def diff(old: Iterable[Address], new: Iterable[Address]) -> Changes:
 
 
 def _by_key(addresses: Iterable[Address]) -> dict[str, Address]:
-    found: dict[str, Address] = {}
-    for address in addresses:
-        found.setdefault(address.key, address)
+    addresses = tuple(addresses)
+    found = {address.key: address for address in addresses}
+    if len(found) < len(addresses):
+        found = {}
+        for address in addresses:
+            found.setdefault(address.key, address)
     return found
