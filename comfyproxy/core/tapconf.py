@@ -180,12 +180,12 @@ class _Reader:
             if action not in ACTIONS:
                 raise place.error(f"{action} is not known here{did_you_mean(action, ACTIONS)}")
             if action == "remove":
-                rules = dict.fromkeys(rules, "") if isinstance(rules, list) else None
+                rules = dict.fromkeys(map(str, rules), "") if isinstance(rules, list) else None
             if not isinstance(rules, dict):
                 shape = '["NAME"]' if action == "remove" else '{ NAME = "VALUE" }'
                 raise place.error(f"{action} is written as {action} = {shape}")
             for name, values in rules.items():
-                if not isinstance(name, str) or ":" in name:
+                if ":" in name:
                     raise place.error(f"{name!r} cannot name a header field")
                 texts += [str(HeaderRule(action, name, value)) for value in _texts(option, values, place)]
         return Given(option, tuple(texts), self._place(*path), self._directory)

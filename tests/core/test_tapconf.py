@@ -210,7 +210,7 @@ ONE_POOL = '[pools.gpu]\nurl = "http://a"\n'
             "response_headers = { set = ['X-A'] }",
             'tap.conf:1: set is written as set = { NAME = "VALUE" }',
         ),
-        ("response_headers = { remove = [1] }", "tap.conf:1: 1 cannot name a header field"),
+        ("response_headers = { remove = ['X:A'] }", "tap.conf:1: 'X:A' cannot name a header field"),
         (
             "response_headers = { set = { X-A = true } }",
             "tap.conf:1: response_header takes no boolean",
