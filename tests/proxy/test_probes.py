@@ -386,3 +386,19 @@ def test_server_with_work_may_leave_more_checks_unanswered(
         lease.release()
     probes.stop()
     network.run()
+
+
+@pytest.mark.parametrize(("is_patient", "checks"), [(True, 3 * BUSY_PATIENCE), (False, 1)])
+def test_server_that_is_slow_from_the_start_gets_the_same_time(
+    network: MemoryNetwork, is_patient: bool, checks: int
+) -> None:
+    server = ScriptedBackend()
+    network.listenTCP(8188, server, interface="10.0.0.1")
+    pool = Pool("gpus", [address(0)], rules=HealthRules(probed=True))
+    probes = PoolProbes(network, pool, Slots())
+    probes.follow(ProbePlan(HEALTH, is_patient=is_patient))
+    while not pool.backends[0].health.known:
+        network.advance(0.25)
+    assert (len(server.connections), pool.backends[0].health.is_down) == (checks, True)
+    probes.stop()
+    network.run()
