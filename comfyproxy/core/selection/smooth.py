@@ -1,17 +1,19 @@
-"""nginx's smooth weighted round robin, pick for pick, at O(log n) a pick.
+"""nginx's smooth weighted round robin, pick for pick, without a walk over all servers.
 
 nginx gives every eligible server its weight as credit at each pick, takes the one with the most credit (the
 first of several) and subtracts from it the weights of all that were eligible; one that is not eligible is
-left out of the pick altogether (``ngx_http_upstream_get_peer``). That is a walk over all servers.
+left out of the pick altogether (``ngx_http_upstream_get_peer``).
 
 Here the credit of a server is a line: at pick ``t`` it is ``weight * t + offset``, and only what happens to
-this server changes its offset. The one with the most credit stands at the root of a tournament: each node
-knows who of its two sides leads, and until which pick nobody below it can overtake (a kinetic tournament:
-Basch, Guibas, Hershberger, "Data structures for mobile data", 1997). A pick plays the matches on one path
-again, and those in which somebody was overtaken meanwhile.
+this server changes its offset. So among servers of one weight the highest offset leads, always: a heap finds
+it. Among weights, the one whose leader has the most credit stands at the root of a tournament: each node
+knows which of its two sides leads, and until which pick nobody below it can overtake (a kinetic tournament:
+Basch, Guibas, Hershberger, "Data structures for mobile data", 1997). A pick costs O(log n) in the heap, and
+O(log d) matches, amortised, for ``d`` different weights.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from heapq import heapify, heappop, heappush
 from math import inf
 
 from comfyproxy.core.backend import Backend
@@ -27,18 +29,20 @@ class SmoothTurns:
     __slots__ = (
         "_backends",
         "_ends",
+        "_free",
+        "_heaps",
         "_inside",
         "_leaders",
         "_now",
         "_offsets",
         "_places",
         "_size",
+        "_slots",
         "_total",
         "_weights",
     )
 
     def __init__(self, backends: Sequence[Backend], credits: Credits | None = None) -> None:
-        count = len(backends)
         credits = credits or {}
         self._now = 0
         self._backends = backends
@@ -47,13 +51,26 @@ class SmoothTurns:
         # Inside, the offset of its line; outside, where credit stands still, the credit itself.
         self._offsets = [credits.get(backend, 0) for backend in backends]
         self._inside = [backend.is_available for backend in backends]
-        self._total = sum(
-            weight for weight, inside in zip(self._weights, self._inside, strict=True) if inside
-        )
-        self._size = size = 1 << max(0, count - 1).bit_length()
-        leaves = [place if inside else -1 for place, inside in enumerate(self._inside)]
-        self._leaders = [-1] * size + leaves + [-1] * (size - count)
+        self._total = 0
+        self._slots: dict[int, int] = {}
+        heaps: dict[int, list[tuple[int, int]]] = {}
+        for place, weight in enumerate(self._weights):
+            if self._inside[place]:
+                self._total += weight
+                heaps.setdefault(weight, []).append((-self._offsets[place], place))
+        self._set_up(heaps)
+
+    def _set_up(self, heaps: Mapping[int, list[tuple[int, int]]]) -> None:
+        """Begin a tournament among the weights of ``heaps``, with room for as many again."""
+        self._size = size = 1 << len(heaps).bit_length()
+        self._slots = {weight: slot for slot, weight in enumerate(heaps)}
+        self._heaps = [*heaps.values(), *([] for _ in range(size - len(heaps)))]
+        self._free = list(range(len(heaps), size))
+        self._leaders = [-1] * (2 * size)
         self._ends: list[float] = [inf] * (2 * size)
+        for slot, heap in enumerate(self._heaps):
+            heapify(heap)
+            self._leaders[size + slot] = heap[0][1] if heap else -1
         for node in range(size - 1, 0, -1):
             self._play(node)
 
@@ -78,18 +95,17 @@ class SmoothTurns:
         return found
 
     def _next(self) -> Backend | None:
-        turn = self._now + 1
         while self._total:
-            self._now = turn
-            if self._ends[1] <= turn:
+            self._now += 1
+            if self._ends[1] <= self._now:
                 self._catch_up(1)
             place = self._leaders[1]
             backend = self._backends[place]
             if backend.is_available:
                 self._offsets[place] -= self._total
-                self._replay(place)
+                self._enter(place)
                 return backend
-            self._now = turn - 1
+            self._now -= 1
             self._leave(place)
         return None
 
@@ -98,11 +114,11 @@ class SmoothTurns:
         place = self._places.get(backend, -1)
         if place < 0:
             return
-        weight = units(backend)
-        if self._inside[place] and (not backend.is_available or weight != self._weights[place]):
+        weight, is_available = units(backend), backend.is_available
+        if self._inside[place] and (not is_available or weight != self._weights[place]):
             self._leave(place)
         self._weights[place] = weight
-        if not self._inside[place] and backend.is_available:
+        if is_available and not self._inside[place]:
             self._join(place)
 
     def _credit(self, place: int) -> int:
@@ -112,22 +128,55 @@ class SmoothTurns:
     def _leave(self, place: int) -> None:
         self._offsets[place] = self._credit(place)
         self._inside[place] = False
-        self._total -= self._weights[place]
-        self._leaders[self._size + place] = -1
-        self._replay(place)
+        weight = self._weights[place]
+        self._total -= weight
+        self._look_at(self._slots[weight])
 
     def _join(self, place: int) -> None:
-        self._offsets[place] -= self._weights[place] * self._now
+        weight = self._weights[place]
+        self._offsets[place] -= weight * self._now
         self._inside[place] = True
-        self._total += self._weights[place]
-        self._leaders[self._size + place] = place
-        self._replay(place)
+        self._total += weight
+        if weight not in self._slots:
+            self._make_slot(weight)
+        self._enter(place)
 
-    def _replay(self, place: int) -> None:
-        node = (self._size + place) >> 1
-        while node:
+    def _make_slot(self, weight: int) -> None:
+        if not self._free:
+            self._set_up({other: self._heaps[slot] for other, slot in self._slots.items()})
+        self._slots[weight] = self._free.pop()
+
+    def _enter(self, place: int) -> None:
+        """Put ``place`` into its heap as it stands now."""
+        slot = self._slots[self._weights[place]]
+        heap = self._heaps[slot]
+        heappush(heap, (-self._offsets[place], place))
+        if len(heap) > 2 * len(self._backends) + 64:
+            heap[:] = sorted({entry for entry in heap if self._is_valid(entry, slot)})
+        self._look_at(slot)
+
+    def _is_valid(self, entry: tuple[int, int], slot: int) -> bool:
+        offset, place = entry
+        return (
+            self._inside[place]
+            and self._offsets[place] == -offset
+            and self._slots.get(self._weights[place]) == slot
+        )
+
+    def _look_at(self, slot: int) -> None:
+        """Find who leads the weight of ``slot`` now, and play the matches that this matters to."""
+        heap = self._heaps[slot]
+        while heap and not self._is_valid(heap[0], slot):
+            heappop(heap)
+        node = self._size + slot
+        if heap:
+            self._leaders[node] = heap[0][1]
+        else:
+            del self._slots[self._weights[self._leaders[node]]]
+            self._free.append(slot)
+            self._leaders[node] = -1
+        while node := node >> 1:
             self._play(node)
-            node >>= 1
 
     def _catch_up(self, node: int) -> None:
         """Play again, below ``node`` and in it, where somebody may have been overtaken."""
@@ -137,23 +186,20 @@ class SmoothTurns:
         self._play(node)
 
     def _play(self, node: int) -> None:
-        """Find who leads at ``node`` and until which pick that is certain; of equals the left one leads."""
+        """Find who leads at ``node`` and until which pick that is certain; of equals the first one leads."""
         leaders, ends = self._leaders, self._ends
-        side = 2 * node
-        left, right = leaders[side], leaders[side + 1]
-        end = min(ends[side], ends[side + 1])
-        if left < 0 or right < 0:
-            leaders[node] = max(left, right)
+        one, other = leaders[2 * node], leaders[2 * node + 1]
+        end = min(ends[2 * node], ends[2 * node + 1])
+        if one < 0 or other < 0:
+            leaders[node] = max(one, other)
         else:
             now, offsets, weights = self._now, self._offsets, self._weights
-            gain = weights[left] - weights[right]
-            lead = offsets[left] - offsets[right] + gain * now
-            if lead >= 0:
-                leaders[node] = left
-                if gain < 0:
-                    end = min(end, now + lead // -gain + 1)
-            else:
-                leaders[node] = right
-                if gain > 0:
-                    end = min(end, now - lead // gain)
+            lead = offsets[one] - offsets[other] + (weights[one] - weights[other]) * now
+            if lead < 0 or (lead == 0 and other < one):
+                one, other, lead = other, one, -lead
+            leaders[node] = one
+            gain = weights[other] - weights[one]
+            if gain > 0:
+                # The other one takes the lead as soon as it has more, or as much and stands before it.
+                end = min(end, now + (lead // gain + 1 if one < other else -(-lead // gain)))
         ends[node] = end

@@ -63,7 +63,7 @@ def test_turns_of_any_weights_are_those_of_nginx(weights: list[int], count: int)
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("pick"), st.sets(st.integers(0, 8), max_size=3)),
-        st.tuples(st.sampled_from(("down", "up")), st.integers(0, 8)),
+        st.tuples(st.sampled_from(("down", "up", "weigh")), st.integers(0, 80)),
     ),
     max_size=120,
 )
@@ -71,15 +71,19 @@ STEPS = st.lists(
 
 @settings(max_examples=300)
 @given(weights=st.lists(st.integers(1, 20), min_size=1, max_size=9), steps=STEPS)
-def test_turns_are_those_of_nginx_while_servers_fail_return_and_were_tried(
+def test_turns_are_those_of_nginx_while_servers_fail_return_weigh_more_and_were_tried(
     weights: list[int], steps: list[tuple[str, set[int] | int]]
 ) -> None:
     backends = servers(weights)
     policy, nginx = SmoothTurns(backends), Nginx(weights)
     for step, what in steps:
         if isinstance(what, int):
-            backends[what % len(backends)].usable = step == "up"
-            policy.update(backends[what % len(backends)])
+            one = backends[what % len(backends)]
+            if step == "weigh":
+                one.weight, nginx.weights[one.index] = 1.0 + what // 9, 1 + what // 9
+            else:
+                one.usable = step == "up"
+            policy.update(one)
             continue
         tried = [one for one in backends if one.index in what]
         expected = nginx.pick([one.usable and one not in tried for one in backends])
@@ -137,3 +141,26 @@ def test_thousand_servers_are_as_exact_as_three() -> None:
         found = policy.pick()
         assert found is not None
         assert found.index == nginx.pick(everybody)
+
+
+def test_what_is_not_valid_any_more_does_not_pile_up() -> None:
+    a, b, c = backends = servers((1, 1, 1))
+    policy = SmoothTurns(backends, {a: -10_000_000, b: -10_000_000})
+    for _ in range(2_000):
+        assert policy.pick([a, b]) is c
+    assert sum(map(len, policy._heaps)) <= 2 * (2 * len(backends) + 65)
+    assert policy.credits() == {a: -10_000_000, b: -10_000_000, c: 0}
+
+
+def test_weights_come_and_go_in_any_number() -> None:
+    backends = servers([1] * 40)
+    policy, nginx = SmoothTurns(backends), Nginx([1] * 40)
+    everybody = [True] * 40
+    for step in range(400):
+        one = backends[step % 40]
+        one.weight, nginx.weights[one.index] = float(2 + step), 2 + step
+        policy.update(one)
+        found = policy.pick()
+        assert found is not None
+        assert found.index == nginx.pick(everybody)
+    assert len(policy._heaps) <= 128
