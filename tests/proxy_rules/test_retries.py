@@ -353,3 +353,10 @@ def test_what_a_router_refuses_reaches_no_server(make_rig):
     answer = rig.answer(client)
     assert (answer.status, answer.body) == (403, b"Not from here.\n")
     assert rig.backend.requests == []
+
+
+@pytest.mark.parametrize("keep_host", [True, False])
+def test_a_request_without_a_host_gets_its_servers(make_rig, keep_host):
+    rig = make_rig(keep_host=keep_host)
+    rig.ask(b"GET / HTTP/1.0\r\n\r\n")
+    assert rig.request().value(b"host") == b"10.0.0.1:8188"
