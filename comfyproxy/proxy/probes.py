@@ -103,7 +103,7 @@ class Check:
         self._reactor = reactor
         self._backend = backend
         self._plan = plan
-        self._done: Callable[[Verdict, bool], None] | None = done
+        self._done = done
         self._dialer: Dialer | None = None
         self._line: _Line | None = None
         self._reader = AnswerReader()
@@ -122,7 +122,6 @@ class Check:
 
     def stop(self) -> None:
         """Break off; nobody is told."""
-        self._done = None
         self._end()
 
     def _build(self, attempt: Attempt) -> "_Line":
@@ -171,10 +170,8 @@ class Check:
         self._conclude(Verdict(False, f"no {what} within {self._plan.timeout:g} s"), is_slow=self._was_taken)
 
     def _conclude(self, verdict: Verdict, is_slow: bool = False) -> None:
-        done, self._done = self._done, None
         self._end()
-        if done is not None:
-            done(verdict, is_slow)
+        self._done(verdict, is_slow)
 
     def _end(self) -> None:
         timer, self._timer = self._timer, None
@@ -356,12 +353,10 @@ class _Round:
         self._check = None
         probes, backend = self._probes, self._backend
         probes.slots.give_back()
-        plan = probes.plan
-        if self._is_over or plan is None:
-            return
+        assert probes.plan is not None
         has_work = self._has_work or backend.leases > 0 or not backend.health.known
         if verdict.ok:
             self._has_work = verdict.has_work
-        is_busy = is_slow and has_work and plan.is_patient
+        is_busy = is_slow and has_work and probes.plan.is_patient
         probes.pool.observed(backend, verdict.ok, probes.reactor.seconds(), verdict.reason, is_busy=is_busy)
         self.schedule(probes.pause(backend))
