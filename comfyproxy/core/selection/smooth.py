@@ -13,7 +13,7 @@ O(log d) matches, amortised, for ``d`` different weights.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from heapq import heapify, heappop, heappush
+from heapq import heapify, heappop, heappush, heapreplace
 from math import inf
 
 from comfyproxy.core.backend import Backend
@@ -61,8 +61,8 @@ class SmoothTurns:
         self._set_up(heaps)
 
     def _set_up(self, heaps: Mapping[int, list[tuple[int, int]]]) -> None:
-        """Begin a tournament among the weights of ``heaps``, with room for as many again."""
-        self._size = size = 1 << len(heaps).bit_length()
+        """Begin a tournament among the weights of ``heaps``."""
+        self._size = size = 1 << max(1, (len(heaps) - 1).bit_length())
         self._slots = {weight: slot for slot, weight in enumerate(heaps)}
         self._heaps = [*heaps.values(), *([] for _ in range(size - len(heaps)))]
         self._free = list(range(len(heaps), size))
@@ -85,6 +85,8 @@ class SmoothTurns:
 
     def pick(self, tried: Collection[Backend] = ()) -> Backend | None:
         """The available backend whose turn it is, those in ``tried`` being left out as nginx does."""
+        if not tried:
+            return self._next()
         places, inside = self._places, self._inside
         held = [place for one in tried if (place := places.get(one, -1)) >= 0 and inside[place]]
         for place in held:
@@ -102,8 +104,10 @@ class SmoothTurns:
             place = self._leaders[1]
             backend = self._backends[place]
             if backend.is_available:
-                self._offsets[place] -= self._total
-                self._enter(place)
+                self._offsets[place] = offset = self._offsets[place] - self._total
+                slot = self._slots[self._weights[place]]
+                heapreplace(self._heaps[slot], (-offset, place))
+                self._look_at(slot)
                 return backend
             self._now -= 1
             self._leave(place)
@@ -143,7 +147,8 @@ class SmoothTurns:
 
     def _make_slot(self, weight: int) -> None:
         if not self._free:
-            self._set_up({other: self._heaps[slot] for other, slot in self._slots.items()})
+            self._set_up({**{other: self._heaps[slot] for other, slot in self._slots.items()}, weight: []})
+            return
         self._slots[weight] = self._free.pop()
 
     def _enter(self, place: int) -> None:
@@ -158,17 +163,16 @@ class SmoothTurns:
     def _is_valid(self, entry: tuple[int, int], slot: int) -> bool:
         offset, place = entry
         return (
-            self._inside[place]
-            and self._offsets[place] == -offset
+            self._offsets[place] == -offset
+            and self._inside[place]
             and self._slots.get(self._weights[place]) == slot
         )
 
     def _look_at(self, slot: int) -> None:
         """Find who leads the weight of ``slot`` now, and play the matches that this matters to."""
-        heap = self._heaps[slot]
+        heap, node = self._heaps[slot], self._size + slot
         while heap and not self._is_valid(heap[0], slot):
             heappop(heap)
-        node = self._size + slot
         if heap:
             self._leaders[node] = heap[0][1]
         else:
