@@ -49,6 +49,11 @@ def why_no_curl() -> str | None:
     return None if shutil.which("curl") else "no curl on the PATH"
 
 
+def why_no_haproxy() -> str | None:
+    """The reason why HAProxy cannot be run here, or None when it can."""
+    return None if shutil.which("haproxy") else "no haproxy on the PATH"
+
+
 def frontend_static_folder() -> Path:
     """The built page of ComfyUI's frontend, as its own package carries it."""
     [folder] = (CACHE / "comfyui-venv").glob("lib/python*/site-packages/comfyui_frontend_package/static")
