@@ -1,12 +1,16 @@
 """Rule 30, and what else plain TCP needs: the next server for one that refuses, ends as they come, time."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from comfyproxy.core.addresses import Address
+from comfyproxy.core.backend import Outcome
 from comfyproxy.core.changes import diff
 from comfyproxy.core.config import Timeouts
+from comfyproxy.core.routes import RouteTable
+from comfyproxy.core.selection.balance import Balance
 from comfyproxy.proxy.tcp import TCPListener
 from comfyproxy.testing import Rig, ScriptedBackend, Step
 from comfyproxy.testing.rig import proxy_for
@@ -183,3 +187,122 @@ def test_closing_the_proxy_closes_what_runs(make):
     assert client.ended == ""
     assert rig.close() == []
     assert client.is_gone
+
+
+@pytest.fixture
+def full(make):
+    """A rig whose only server takes one client, and has it; and that client."""
+    rig = make(ScriptedBackend(), addresses=[Address("tcp", "10.0.0.1", 5432, max_conns=1)])
+    return rig, rig.client()
+
+
+def test_who_finds_every_server_full_waits_and_is_served_in_turn(full):
+    rig, first = full
+    second, third = rig.client(), rig.client()
+    rig.ask(b"third", client=third)
+    rig.ask(b"second", client=second)
+    assert len(rig.backend.connections) == 1
+    first.close()
+    rig.network.run()
+    assert [connection.received for connection in rig.backend.connections] == [b"", b"second"]
+    second.close()
+    rig.network.run()
+    assert rig.backend.connections[2].received == b"third"
+    assert (rig.leases, len(rig.balancer.waiting)) == (1, 0)
+
+
+def test_who_waits_is_not_read(full):
+    rig, _ = full
+    rig.ask(b"x" * 1_000_000, client=rig.client())
+    assert rig.held == 0
+
+
+def test_who_waited_too_long_is_reset_and_the_log_says_why(make, caplog):
+    rig = make(
+        ScriptedBackend(),
+        addresses=[Address("tcp", "10.0.0.1", 5432, max_conns=1)],
+        timeouts=Timeouts(queue=5),
+    )
+    rig.client()
+    client = rig.client()
+    rig.advance(4)
+    assert client.ended == ""
+    rig.advance(2)
+    assert client.ended == "reset"
+    assert "had room within 5 seconds" in caplog.text
+    assert len(rig.balancer.waiting) == 0
+
+
+def test_past_the_length_of_the_line_it_is_a_reset_at_once(full):
+    rig, _ = full
+    rig.balancer.waiting.limit = 1
+    assert rig.client().ended == ""
+    assert rig.client().ended == "reset"
+
+
+def test_who_left_meanwhile_is_passed_over(full):
+    rig, first = full
+    gone, staying = rig.client(), rig.client()
+    gone.reset()
+    rig.network.run()
+    first.close()
+    rig.network.run()
+    rig.ask(b"here", client=staying)
+    assert [connection.received for connection in rig.backend.connections] == [b"", b"here"]
+    assert (rig.leases, len(rig.balancer.waiting)) == (1, 0)
+
+
+def test_who_said_all_it_has_to_say_is_served_all_the_same(full):
+    rig, first = full
+    client = rig.client()
+    client.stays_open = True
+    client.send(b"question")
+    client.finish()
+    rig.network.run()
+    first.close()
+    rig.network.run()
+    connection = rig.backend.connections[1]
+    assert (connection.received, connection.ended) == (b"question", "closed")
+
+
+def test_no_more_servers_are_tried_than_the_route_allows(make):
+    rig = make(None, None, ScriptedBackend())
+    (route,) = rig.proxy.routes.routes
+    rig.proxy.routes = RouteTable([replace(route, retries=1)])
+    assert rig.client().ended == "reset"
+    rig.proxy.routes = RouteTable([replace(route, retries=2)])
+    assert rig.client().ended == ""
+
+
+def test_without_a_route_there_is_nothing_to_connect_to(make):
+    rig = make(ScriptedBackend())
+    rig.proxy.routes = RouteTable(())
+    assert rig.client().ended == "reset"
+
+
+def test_a_policy_that_goes_by_keys_has_the_clients_address(make):
+    rig = make(ScriptedBackend(), ScriptedBackend(), ScriptedBackend())
+    rig.balancer.balance_by(Balance("ip-hash"))
+    for _ in range(5):
+        rig.client("192.0.2.7")
+    assert sorted(len(backend.connections) for backend in rig.backends) == [0, 0, 5]
+
+
+def test_how_it_ended_is_told_with_the_time_that_connecting_took(make, monkeypatch):
+    given = [Address("tcp", f"10.0.0.{number}", 5432, max_conns=9) for number in (1, 2, 3)]
+    rig = make(ScriptedBackend(), ScriptedBackend(), None, addresses=given, timeouts=Timeouts(connect=5))
+    seen = []
+
+    def released(lease: Any, outcome: Outcome, seconds: float) -> None:
+        seen.append((lease.backend.index, outcome, int(seconds)))
+
+    monkeypatch.setattr(rig.balancer, "released", released)
+    rig.network.silent.add("10.0.0.1")
+    client = rig.client()
+    rig.advance(6)
+    client.close()
+    rig.network.run()
+    assert seen == [(0, Outcome.REFUSED, 5), (1, Outcome.ANSWERED, 0)]
+    rig.client()
+    assert seen[2] == (2, Outcome.REFUSED, 0)
+    rig.advance(6)
