@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from comfyproxy import __version__
-from comfyproxy.core.options import HELP_FORMATTER, OPTIONS, add_arguments
+from comfyproxy.core.commandline import HELP_FORMATTER, add_arguments
+from comfyproxy.core.options import OPTIONS
 from comfyproxy.errors import ConfigError
 from comfyproxy.service.report import error_object, report_lines, report_object
 from comfyproxy.service.sources import Sources

@@ -5,10 +5,7 @@ The command line (``comfyproxy`` and ``twistd comfyproxy``), the environment, ``
 `comfyproxy.core.config`.
 """
 
-from argparse import ArgumentParser, HelpFormatter
 from dataclasses import fields
-from functools import partial
-from typing import Any
 
 from comfyproxy.core.config import (
     DEFAULT_DRAIN_TIMEOUT,
@@ -57,9 +54,6 @@ from comfyproxy.core.option import (
     Option,
 )
 from comfyproxy.core.selection.balance import Balance
-
-HELP_FORMATTER = partial(HelpFormatter, max_help_position=36)
-"""For parsers that `add_arguments` fills: most options then take one line."""
 
 _TIMEOUTS = Timeouts()
 _LIMITS = Limits()
@@ -437,20 +431,3 @@ TIMEOUT_OPTIONS = {
 
 LIMIT_OPTIONS = {one.name: OPTION.get(f"max_{one.name}") or OPTION[one.name] for one in fields(Limits)}
 """The options that set the fields of `Limits`, by field."""
-
-
-def add_arguments(parser: ArgumentParser) -> None:
-    """Give a parser every option, in groups; what is not given on the command line stays None."""
-    groups: dict[str, Any] = {}
-    for option in OPTIONS:
-        if option.section not in groups:
-            groups[option.section] = parser.add_argument_group(option.section)
-        shape: dict[str, Any] = {
-            "metavar": option.kind.metavar,
-            "action": "append" if option.repeatable else "store",
-        }
-        if option.kind is FLAG:
-            shape = {"action": "store_true"}
-        groups[option.section].add_argument(
-            f"--{option.name}", dest=option.key, default=None, help=option.help.replace("%", "%%"), **shape
-        )

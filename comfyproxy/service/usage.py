@@ -6,9 +6,10 @@ from typing import Any, ClassVar
 
 from twisted.python import usage
 
+from comfyproxy.core.commandline import HELP_FORMATTER, add_arguments
 from comfyproxy.core.kinds import DIRECTORY, FILE, FLAG
 from comfyproxy.core.option import Option
-from comfyproxy.core.options import HELP_FORMATTER, OPTIONS, add_arguments
+from comfyproxy.core.options import OPTIONS
 from comfyproxy.core.settings import CommandLine
 from comfyproxy.service.sources import Sources
 
@@ -54,15 +55,23 @@ class TableOptions(usage.Options):
         """The command line with the other sources of a configuration beside it."""
         return Sources(self.command_line(), environ, cwd)
 
+    def opt_help_all(self) -> None:
+        """show all options and exit"""
+        print(self._usage(everything=True))
+        raise SystemExit(0)
+
     def getUsage(self, width: int | None = None) -> str:  # noqa: N802
-        """The options in their groups, as ``comfyproxy --help`` shows them."""
+        """The options that are needed every day, in their groups, as ``comfyproxy run --help`` shows them."""
+        return self._usage(everything=False)
+
+    def _usage(self, everything: bool) -> str:
         parser = ArgumentParser(
             usage=SUPPRESS,
             description=getattr(self, "longdesc", None),
             add_help=False,
             formatter_class=HELP_FORMATTER,
         )
-        add_arguments(parser)
+        add_arguments(parser, everything)
         return f"\n{parser.format_help()}"
 
 

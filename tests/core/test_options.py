@@ -1,29 +1,18 @@
 """The one table of options, and what is made of it."""
 
-from argparse import ArgumentParser
 from collections import Counter
 from dataclasses import fields
 
 import pytest
 
 from comfyproxy.core.config import Limits, Timeouts
-from comfyproxy.core.kinds import FLAG
 from comfyproxy.core.option import Option
 from comfyproxy.core.options import (
-    HELP_FORMATTER,
     LIMIT_OPTIONS,
     OPTION,
     OPTIONS,
     TIMEOUT_OPTIONS,
-    add_arguments,
 )
-
-
-@pytest.fixture
-def parser() -> ArgumentParser:
-    parser = ArgumentParser("comfyproxy", formatter_class=HELP_FORMATTER, allow_abbrev=False)
-    add_arguments(parser)
-    return parser
 
 
 def test_no_two_options_share_a_name_or_a_variable() -> None:
@@ -87,32 +76,3 @@ def test_help_names_a_default_that_says_something(key: str, text: str) -> None:
 
 def test_help_does_not_say_that_flags_are_off() -> None:
     assert OPTION["debug"].help == OPTION["debug"].doc
-
-
-def test_what_is_not_given_stays_none(parser: ArgumentParser) -> None:
-    assert set(vars(parser.parse_args([])).values()) == {None}
-
-
-def test_repeatable_options_are_collected(parser: ArgumentParser) -> None:
-    arguments = parser.parse_args(["--url", "a", "--file=b", "--url", "c", "--trusted-proxy", "d"])
-    assert (arguments.url, arguments.file, arguments.trusted_proxy) == (["a", "c"], ["b"], ["d"])
-
-
-def test_flags_take_no_value_and_others_one(parser: ArgumentParser) -> None:
-    arguments = parser.parse_args(["--tcp", "--static", "dist"])
-    assert (arguments.tcp, arguments.debug, arguments.static) == (True, None, "dist")
-
-
-def test_help_shows_every_option_in_short_groups(
-    parser: ArgumentParser, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "100")
-    text = parser.format_help()
-    for option in OPTIONS:
-        shown = f"--{option.name}" if option.kind is FLAG else f"--{option.name} {option.kind.metavar}"
-        assert f"\n  {shown}" in text
-    groups = text.split("\n\n")[2:]
-    headings = dict.fromkeys(f"{option.section}:" for option in OPTIONS)
-    assert [group.splitlines()[0] for group in groups] == list(headings)
-    assert max(group.count("\n") for group in groups) < 24
-    assert max(map(len, text.splitlines())) <= 100

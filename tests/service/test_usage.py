@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from twisted.python import usage
 
+from comfyproxy.core.commandline import EVERYDAY
 from comfyproxy.core.kinds import FLAG
 from comfyproxy.core.options import OPTIONS
 from comfyproxy.service.usage import TableOptions
@@ -66,8 +67,19 @@ def test_an_unknown_option_is_refused() -> None:
 def test_help_is_that_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     text = parsed().getUsage()
+    assert "\nServers:\n  --url URLS " in text
+    assert {option.name for option in OPTIONS if f"\n  --{option.name}" in text} == EVERYDAY
+
+
+def test_all_help_shows_every_option(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit):
+        parsed("--help-all")
+    text = capsys.readouterr().out
     assert "\nTimeouts (0: none):\n  --connect-timeout TIME " in text
-    assert all(f"--{option.name}" in text for option in OPTIONS)
+    assert all(f"\n  --{option.name}" in text for option in OPTIONS)
 
 
 def test_help_says_what_a_subclass_is_for() -> None:
