@@ -104,7 +104,9 @@ def run(arguments: argparse.Namespace) -> int:
     sources.load()
     reactor = install_reactor()
     from comfyproxy.service.daemon import ProxyService
+    from comfyproxy.service.descriptors import raise_limit
 
+    raise_limit()
     return run_in_foreground(reactor, lambda: ProxyService(reactor, sources))
 
 

@@ -8,6 +8,7 @@ from twisted.python.usage import UsageError
 
 from comfyproxy.errors import ConfigError
 from comfyproxy.service.daemon import ProxyService
+from comfyproxy.service.descriptors import raise_limit
 from comfyproxy.service.usage import TableOptions
 
 
@@ -29,4 +30,5 @@ def makeService(options: Options, reactor: Any = None) -> Service:
     """The proxy as ``options`` want it, on ``reactor`` or the global one."""
     if reactor is None:
         from twisted.internet import reactor
+    raise_limit()
     return ProxyService(reactor, options.read)

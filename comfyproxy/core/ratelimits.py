@@ -6,6 +6,7 @@ a second on average, and up to ``burst`` of them at once.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 from ipaddress import IPv6Address
@@ -143,6 +144,11 @@ class RateLimiter:
         table[key] = full_again + self._interval
         return 0
 
+    def give_back(self, key: bytes | str) -> None:
+        """Do not count the last request of ``key`` after all."""
+        if key in self._full_again:
+            self._full_again[key] -= self._interval
+
     def _forget(self, now: float) -> None:
         """Make room: who has not asked for longest stands first, as each goes to the end when it asks."""
         table = self._full_again
@@ -162,6 +168,25 @@ class RateLimiter:
         if self.limit.by == "cookie":
             return _cookie(head.notable.get(b"cookie", b""), self._name)
         return b",".join(head.values(self._name))
+
+
+def admit(
+    limiters: Iterable[RateLimiter], head: RequestHead, address: str, now: float
+) -> tuple[RateLimiter, float] | None:
+    """Count a request against all of ``limiters``; returns the one that refuses it, and for how many seconds.
+
+    What one refuses counts with none.
+    """
+    taken: list[tuple[RateLimiter, bytes | str]] = []
+    for limiter in limiters:
+        key = limiter.key(head, address)
+        wait = limiter.take(key, now)
+        if wait:
+            for other, others_key in taken:
+                other.give_back(others_key)
+            return limiter, wait
+        taken.append((limiter, key))
+    return None
 
 
 def _cookie(cookies: bytes, name: bytes) -> bytes:

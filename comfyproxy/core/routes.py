@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from comfyproxy.core.balancer import Balancer
 from comfyproxy.core.config import DEFAULT_RETRIES, Timeouts
 from comfyproxy.core.headerrules import HeaderRules
+from comfyproxy.core.ratelimits import RateLimiter
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,10 @@ class Route:
     retries_timeouts: bool = False
     request_rules: HeaderRules | None = None
     response_rules: HeaderRules | None = None
+    rate_limits: tuple[RateLimiter, ...] = ()
+    max_body: int | None = None
+    """As in `Limits`, whose word holds if it is None; so is ``min_rate``."""
+    min_rate: int | None = None
 
 
 class RouteTable:

@@ -8,13 +8,16 @@ kind stops reading for `PAUSE` seconds, as nginx does (``ngx_event_accept.c``), 
 import socket
 from collections.abc import Callable
 from errno import EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import connectionDone
 from twisted.internet.tcp import Port
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+
+if TYPE_CHECKING:
+    from comfyproxy.proxy.gate import Gate
 
 PAUSE = 0.25
 """Seconds until the next try."""
@@ -28,13 +31,24 @@ _EXHAUSTED = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
 class ListeningSocket(socket.socket):
     """A socket that accepts nobody, rather than fail, while there is nothing to accept with."""
 
-    def __init__(self, listening: socket.socket, exhausted: Callable[[OSError], None]) -> None:
-        """Take over ``listening``; ``exhausted`` is told each time that accepting fails."""
+    def __init__(
+        self,
+        listening: socket.socket,
+        exhausted: Callable[[OSError], None],
+        is_shut: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Take over ``listening``; ``exhausted`` is told each time that accepting fails.
+
+        As long as ``is_shut`` says so, nobody is accepted.
+        """
         super().__init__(listening.family, listening.type, listening.proto, listening.detach())
         self._exhausted = exhausted
+        self._is_shut = is_shut
 
     def accept(self) -> tuple[socket.socket, Any]:
         """As ever, but exhaustion looks like an empty queue."""
+        if self._is_shut():
+            raise BlockingIOError(EAGAIN, "there is no room")
         try:
             return super().accept()
         except OSError as error:
@@ -45,17 +59,23 @@ class ListeningSocket(socket.socket):
 
 
 class PatientPort(Port):
-    """A port that waits for descriptors."""
+    """A port that waits for descriptors, and accepts nobody while its ``gate`` is shut."""
 
+    gate: "Gate | None" = None
     _log = Logger(namespace="comfyproxy.listeners")
     _pause: IDelayedCall | None = None
     _told_at = -LOG_INTERVAL
 
     def createInternetSocket(self) -> socket.socket:
         """As `Port` makes it, but patient."""
-        return ListeningSocket(super().createInternetSocket(), self._exhausted)
+        return ListeningSocket(super().createInternetSocket(), self._exhausted, self._is_shut)
+
+    def _is_shut(self) -> bool:
+        return self.gate is not None and self.gate.is_shut
 
     def _exhausted(self, error: OSError) -> None:
+        if self.gate is not None:
+            self.gate.run_short()
         now = self.reactor.seconds()
         if now - self._told_at >= LOG_INTERVAL:
             self._told_at = now
@@ -68,7 +88,8 @@ class PatientPort(Port):
 
     def _go_on(self) -> None:
         self._pause = None
-        self.startReading()
+        if not self._is_shut():
+            self.startReading()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """As `Port` does it; nothing is tried again."""

@@ -10,7 +10,6 @@ A connection is in one of these states; `dataReceived` is a table of them.
     relayed: a tunnel; `RelayEnd` has it
 """
 
-from math import inf
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IPushProducer, ISSLTransport
@@ -18,14 +17,14 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from comfyproxy.core.answers import Answer
 from comfyproxy.core.chunked import CHUNKED
 from comfyproxy.core.config import Timeouts
 from comfyproxy.core.http1 import RequestHead, check_partial_head, parse_request_head
 from comfyproxy.errors import ProtocolError
+from comfyproxy.proxy.admission import TOO_MANY_CONNECTIONS
+from comfyproxy.proxy.answering import Answering
 from comfyproxy.proxy.draining import STOPPING, Work
 from comfyproxy.proxy.exchange import Exchange
-from comfyproxy.proxy.relay import RelayEnd, Transport
 from comfyproxy.proxy.uploads import Upload
 
 if TYPE_CHECKING:
@@ -34,32 +33,22 @@ if TYPE_CHECKING:
 MAX_HELD = 64 * 1024
 """Octets of further requests kept while one is answered (pipelining); then the client is not read."""
 
-LINGER = 2.0
-"""Seconds that a client has to read the answer and stop sending."""
+_LIMITS_BY_STATUS = {408: "slow_head", 414: "line", 431: "head"}
 
 
 @implementer(IPushProducer)
-class Downstream(RelayEnd):
+class Downstream(Answering):
     """One client connection."""
 
-    takes_chunks = True
-    peer = ""
     _ends: tuple[Any, Any] | None = None
 
     def __init__(self, proxy: "Proxy") -> None:
         self._proxy = proxy
         self._limits = proxy.limits
-        self._exchange: Exchange | None = None
-        self._held = b""
-        self._upload: Upload | None = None
-        self._keep = True
-        self._lingering = False
         self._reading = False
         self._held_back = False
-        self._full = False
-        self._head_began = False
-        self._delimited = True
-        self.deadline = self.slot = inf
+        self._head_began = True
+        self._requests = 0
 
     def connectionMade(self) -> None:
         transport = self.transport
@@ -69,7 +58,18 @@ class Downstream(RelayEnd):
         secure = ISSLTransport.providedBy(transport) or getattr(transport, "came_over_tls", False)
         self._forwarder = self._proxy.forwarder(self.peer, secure)
         self._proxy.connections.add(self)
+        # The first head has its time from now on, however much of it comes when.
         self._proxy.deadlines.set(self, self._proxy.timeouts.head)
+        excess = self._proxy.admission.enter(self.peer, self._proxy.trusted)
+        if excess:
+            self._turn_away(excess)
+
+    def _turn_away(self, excess: int) -> None:
+        """This is one of ``excess`` connections too many from its address."""
+        if self._proxy.admission.may_be_told(excess):
+            self._refuse(ProtocolError(429, TOO_MANY_CONNECTIONS))
+        else:
+            self.transport.abortConnection()
 
     def dataReceived(self, data: bytes) -> None:
         if self._exchange is None:
@@ -117,8 +117,6 @@ class Downstream(RelayEnd):
             head = parse_request_head(data[:end])
             if data.count(b"\n", 0, end) - 2 > self._limits.fields:
                 raise ProtocolError(431, "The request has too many header fields.")
-            if 0 < self._limits.body < head.body:
-                raise ProtocolError(413, "The request's body is larger than this server takes.")
         except ProtocolError as error:
             self._refuse(error, head)
             return False
@@ -144,6 +142,9 @@ class Downstream(RelayEnd):
         self._proxy.deadlines.clear(self)
         self.takes_chunks = head.minor > 0
         self._keep = not head.close
+        if self._limits.requests:
+            self._requests += 1
+            self._keep = self._keep and self._requests < self._limits.requests
         exchange = self._exchange = Exchange(self._proxy, self, head, self._forwarder)
         if head.body == 0:
             self._held = data
@@ -173,15 +174,16 @@ class Downstream(RelayEnd):
         """The request is here to its last octet."""
         self._upload = None
 
-    def upload_failed(self, error: ProtocolError) -> None:
-        """The request's body breaks HTTP, or a limit; where the next request begins cannot be told."""
+    def upload_failed(self, status: int, message: str) -> None:
+        """The request's body breaks HTTP, or is late; where the next request begins cannot be told."""
         assert self._exchange is not None
         self._keep = False
-        self._exchange.break_off(error.status, str(error))
+        self._exchange.break_off(status, message)
 
     def upload_too_slow(self) -> None:
         """The request's body does not come in time."""
-        self.upload_failed(ProtocolError(408, "The rest of the request's body did not come in time."))
+        self._proxy.admission.refuse("slow_body", self.peer, f"{self.peer} sends a body too slowly")
+        self.upload_failed(408, "The rest of the request's body did not come in time.")
 
     @property
     def ends(self) -> tuple[Any, Any]:
@@ -190,44 +192,24 @@ class Downstream(RelayEnd):
         self._ends = self._ends or (self.transport.getPeer(), self.transport.getHost())
         return self._ends
 
-    @property
-    def body_sink(self) -> Transport:
-        """Answers of known length may go straight to the connection."""
-        return self.transport
-
     def _refuse(self, error: ProtocolError, head: RequestHead | None = None) -> None:
         """Answer a request that could not even be read, or only its ``head`` could; nothing behind it can be
         trusted to be one."""
         self._keep = False
         self._held = b""
+        reason = _LIMITS_BY_STATUS.get(error.status)
+        if reason is not None:
+            self._proxy.admission.refuse(reason, self.peer, f"{self.peer}: {str(error).rstrip('.')}")
         answer = self._proxy.answer(error.status, str(error), head)
         self._send_answer(answer, head)
         self._proxy.log.refused(self.peer, error.status, len(answer.body))
         self._linger()
 
-    def informational(self, status: int, reason: bytes, fields: bytes) -> None:
-        """Pass a 1xx on; HTTP/1.0 clients do not know them (RFC 9110 section 15.2)."""
-        if self.takes_chunks:
-            self.transport.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, reason, fields))
-
-    def begin(self, status: int, reason: bytes, fields: bytes, data: bytes, delimited: bool) -> None:
-        """Send the answer's head and the first octets of its body."""
-        if not delimited or self._proxy.draining or (status >= 300 and self._upload is not None):
-            self._keep = False
-        self._delimited = delimited
-        if not self._keep:
-            fields += b"Connection: close\r\n"
-        elif not self.takes_chunks:
-            fields += b"Connection: keep-alive\r\n"
-        self.transport.write(b"HTTP/1.1 %d %b\r\n%b\r\n%b" % (status, reason, fields, data))
-
-    def write(self, data: bytes) -> None:
-        """Send more of the answer's body."""
-        self.transport.write(data)
-
     def finish(self) -> None:
         """The answer is out: close, or take the next request."""
         unread = self._drop_upload()
+        if self._pace is not None and not self._full:
+            self._stop_pace()
         exchange, self._exchange = self._exchange, None
         if unread or (not self._keep and self._held):
             self._linger()
@@ -250,34 +232,6 @@ class Downstream(RelayEnd):
         if self._held and not self._reading:
             self._read_heads(self._held)
 
-    def abort(self) -> None:
-        """Cut the connection so that the client can tell that the answer is not complete."""
-        self._drop_upload()
-        self._exchange = None
-        self._keep = False
-        if self._delimited:
-            self._close()
-        else:
-            self.transport.abortConnection()
-
-    def answer(self, answer: Answer) -> None:
-        """Send an answer of the proxy's own."""
-        if self._upload is not None:
-            self._keep = False
-        self._send_answer(answer, self._exchange.head if self._exchange is not None else None)
-        self.finish()
-
-    def _send_answer(self, answer: Answer, head: RequestHead | None) -> None:
-        body = b"" if head is not None and head.method == b"HEAD" else answer.body
-        self.begin(answer.status, answer.reason, answer.fields, body, True)
-
-    def _drop_upload(self) -> bool:
-        """Want no more of the request's body; whether some of it is still to come."""
-        upload, self._upload = self._upload, None
-        if upload is not None:
-            upload.stop()
-        return upload is not None
-
     def pause_body(self) -> None:
         """Read no more from the client until `resume_body`."""
         if self._upload is not None:
@@ -292,41 +246,17 @@ class Downstream(RelayEnd):
         if not self._held_back and (upload is None or not upload.is_spliced):
             self.transport.resumeProducing()
 
-    def tunnel(self, fields: bytes) -> tuple[RelayEnd, bytes]:
-        """Switch protocols, and leave the connection to a relay."""
-        self.transport.write(b"HTTP/1.1 101 Switching Protocols\r\n%b\r\n" % fields)
-        return self.give_away()
-
-    def give_away(self) -> tuple[RelayEnd, bytes]:
-        """Leave the connection to who asks, with what the client sent behind its request."""
-        self.transport.unregisterProducer()
-        self._exchange = None
-        held, self._held = self._held, b""
-        return self, held
-
-    def _close(self) -> None:
-        self._lingering = True
-        self._proxy.deadlines.set(self, LINGER * 15)
-        self.transport.unregisterProducer()
-        self.transport.loseConnection()
-
-    def _linger(self) -> None:
-        """Close our side, and read and drop what still comes until the client closes its own."""
-        if not hasattr(self.transport, "loseWriteConnection") or ISSLTransport.providedBy(self.transport):
-            self._close()
-            return
-        self._lingering = True
-        self._held = b""
-        self._proxy.deadlines.set(self, LINGER)
-        self.transport.unregisterProducer()
-        self.transport.loseWriteConnection()
-        self.transport.resumeProducing()
-
     def drain(self) -> None:
         """Close as soon as nothing is being answered."""
         self._keep = False
         if self.work is Work.IDLE:
             self._close()
+
+    @property
+    def idle_since(self) -> float:
+        """When it began to wait for a request, if it waits for one; `inf` where it may do so for ever."""
+        timeouts = self._proxy.timeouts
+        return self.deadline - (timeouts.head if self._head_began else timeouts.keepalive)
 
     @property
     def work(self) -> Work:
@@ -366,7 +296,9 @@ class Downstream(RelayEnd):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._drop_upload()
+        self._stop_pace()
         self._proxy.connections.discard(self)
+        self._proxy.admission.leave(self.peer)
         self._proxy.deadlines.forget(self)
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
@@ -379,13 +311,16 @@ class Downstream(RelayEnd):
         self._full = True
         if self._exchange is not None:
             self._exchange.pause_answer()
+            self._watch_reading(self._exchange)
 
     def resumeProducing(self) -> None:
         self._full = False
         if self._exchange is not None:
             self._exchange.resume_answer()
-        elif self._is_free:
-            self._read_next()
+        else:
+            self._stop_pace()
+            if self._is_free:
+                self._read_next()
 
     def stopProducing(self) -> None:
         """The transport says so when it is lost; `connectionLost` does what there is to do."""

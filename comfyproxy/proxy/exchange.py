@@ -30,6 +30,7 @@ from comfyproxy.core.retries import FAILED_STATUSES
 from comfyproxy.core.routing import NeedBody, Pin, Refuse, Rewrite, Search
 from comfyproxy.core.websocket import accepts, is_websocket_request
 from comfyproxy.errors import BackendProtocolError
+from comfyproxy.proxy.admission import TOO_OFTEN
 from comfyproxy.proxy.attempts import RequestAttempts
 from comfyproxy.proxy.front import Front
 from comfyproxy.proxy.relay import Transport
@@ -74,6 +75,18 @@ class Exchange(RequestAttempts):
         return self._forwarder.client(self.head)
 
     @property
+    def max_body(self) -> int:
+        """Octets that the request's body may have; 0 is no limit."""
+        assert self.route is not None
+        return self.proxy.limits.body if self.route.max_body is None else self.route.max_body
+
+    @property
+    def min_rate(self) -> int:
+        """Octets a second that the client has to send or take; 0 is no least rate."""
+        assert self.route is not None
+        return self.proxy.limits.min_rate if self.route.min_rate is None else self.route.min_rate
+
+    @property
     def gathers_body(self) -> bool:
         """Whether the body is wanted whole (and without its chunks) before it is sent anywhere."""
         return self._gathered is not None
@@ -91,6 +104,10 @@ class Exchange(RequestAttempts):
             self.refuse(404, "No route of this proxy leads there.")
         elif (refusal := refuse_early(head, self.proxy.name)) is not None:
             self.refuse(*refusal)
+        elif route.rate_limits and (wait := self.proxy.admission.wait(route.rate_limits, head, self.client)):
+            self.refuse(429, TOO_OFTEN, wait)
+        elif head.body and 0 < self.max_body < head.body:
+            self.refuse_body(self.max_body)
         else:
             self.upgrading = head.upgrade and is_websocket_request(head)
             self._consult_router(None)
@@ -121,7 +138,7 @@ class Exchange(RequestAttempts):
     def _gather(self, limit: int) -> None:
         self._limit = limit
         if self.head.body > limit:
-            self._refuse_body()
+            self.refuse_body(limit)
         elif self.request_complete:
             self._body = b"".join(self._pending)
             self._pending = ()
@@ -131,8 +148,11 @@ class Exchange(RequestAttempts):
             if self.head.expects_continue:
                 self.front.informational(100, b"Continue", b"")
 
-    def _refuse_body(self) -> None:
-        self.refuse(413, f"The request's body is larger than the {self._limit} octets it may have.")
+    def refuse_body(self, limit: int) -> None:
+        """The request's body has more than ``limit`` octets, which is all that it may have."""
+        client = self.client.decode()
+        self.proxy.admission.refuse("body", client, f"{client} sends more than {limit} octets in a body")
+        self.break_off(413, f"The request's body is larger than the {limit} octets it may have.")
 
     def body(self, data: bytes, complete: bool) -> None:
         """Take more of the request's body, framed as it came unless `gathers_body`."""
@@ -152,7 +172,7 @@ class Exchange(RequestAttempts):
         self._gathered.append(data)
         self._gathered_size += len(data)
         if self._gathered_size > self._limit:
-            self._refuse_body()
+            self.refuse_body(self._limit)
         elif complete:
             self._body = b"".join(self._gathered)
             self._gathered = None

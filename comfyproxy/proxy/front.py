@@ -24,6 +24,13 @@ class Front(Protocol):
     def body_sink(self) -> Transport | None:
         """The transport that takes a body of known length as it is, if this front has one."""
 
+    @property
+    def watches_reading(self) -> bool:
+        """Whether this front itself ends an answer that its client takes too slowly."""
+
+    def sink_taken(self) -> None:
+        """Octets go to `body_sink` from now on, and not through here."""
+
     def informational(self, status: int, reason: bytes, fields: bytes) -> None:
         """Pass a 1xx on, if this client may have it."""
 

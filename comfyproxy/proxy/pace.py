@@ -7,8 +7,14 @@ it costs nothing per piece.
 
 from collections.abc import Callable
 from math import inf
+from typing import TYPE_CHECKING
 
 from comfyproxy.proxy.deadlines import Deadlines
+from comfyproxy.proxy.relay import Transport
+from comfyproxy.proxy.transports import unsent
+
+if TYPE_CHECKING:
+    from comfyproxy.proxy.exchange import Exchange
 
 
 class Pace:
@@ -56,3 +62,21 @@ class Pace:
             self._too_slow()
         else:
             self.start()
+
+
+def watch_reading(exchange: "Exchange", transport: Transport, too_slow: Callable[[], None]) -> Pace | None:
+    """Watch how the client behind ``transport`` takes the answer of ``exchange``; None if it may be slow."""
+    assert exchange.route is not None
+    rate, window = exchange.min_rate, exchange.route.timeouts.idle
+    if not rate or not window:
+        return None
+    pace = Pace(
+        exchange.proxy.deadlines,
+        rate,
+        window,
+        lambda: exchange.sent - unsent(transport),
+        too_slow,
+        lambda: unsent(transport),
+    )
+    pace.start()
+    return pace

@@ -18,6 +18,7 @@ from comfyproxy.core.routes import RouteTable
 from comfyproxy.core.trust import Trust, plain_address
 from comfyproxy.errors import BackendError
 from comfyproxy.proxy.accesslog import AccessLog
+from comfyproxy.proxy.admission import Admission
 from comfyproxy.proxy.connectors import Connector
 from comfyproxy.proxy.deadlines import Deadlines
 from comfyproxy.proxy.draining import ClientConnection, Draining
@@ -72,6 +73,8 @@ class Proxy:
         self.names = names if names is not None else Resolver(reactor)
         self.deadlines = Deadlines(reactor)
         self.connections: set[ClientConnection] = set()
+        self.admission = Admission(reactor, self.connections)
+        self.admission.adopt(self.limits)
         self.draining = False
         self.name = b"comfyproxy-" + token_hex(4).encode()
         self.forwarding = forwarding
@@ -179,6 +182,7 @@ class Proxy:
             turns += 1
             await deferLater(self.reactor, 0)
         self._connectors.clear()
+        self.admission.stop()
         self.deadlines.stop()
         self.names.stop()
         self.log.flush()

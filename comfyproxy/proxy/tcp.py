@@ -51,8 +51,10 @@ class TCPDownstream(Attempts, RelayEnd):
         self.transport.setTcpKeepAlive(True)
         self.transport.pauseProducing()
         self.proxy.connections.add(self)
+        peer = getattr(self.transport.getPeer(), "host", None) or "unknown"
+        is_too_many = self.proxy.admission.enter(peer, self.proxy.trusted)
         self.route = self.proxy.routes.match(b"/")
-        if self.route is None:
+        if is_too_many or self.route is None:
             self.transport.abortConnection()
         else:
             self._choose()
@@ -123,6 +125,7 @@ class TCPDownstream(Attempts, RelayEnd):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.proxy.connections.discard(self)
+        self.proxy.admission.leave(getattr(self.transport.getPeer(), "host", None) or "unknown")
         self._stop_trying()
         if self.relay is None:
             self._release(Outcome.ABANDONED)

@@ -16,6 +16,7 @@ corking small writes until the end of the turn (saves a call only where an answe
 which `Front.begin` avoids already).
 """
 
+import sys
 from errno import EWOULDBLOCK
 from typing import Any
 
@@ -28,10 +29,36 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from comfyproxy.proxy.accepting import PatientPort
 
+try:
+    from fcntl import ioctl
+    from termios import TIOCOUTQ
+except ImportError:  # pragma: no cover -- Windows
+    TIOCOUTQ = 0
+
+    def ioctl(*ignored: Any) -> bytes:
+        """It has none."""
+        raise OSError
+
 
 def with_eager_writes(reactor: Any) -> Any:
     """``reactor`` with TCP connections that write eagerly, or ``reactor`` itself where that can't be had."""
     return EagerReactor(reactor) if isinstance(reactor, PosixReactorBase) else reactor
+
+
+def unsent(transport: Any) -> int:
+    """Octets written to ``transport`` that its peer has not confirmed, as far as can be told.
+
+    Linux knows what waits in its own buffers, of which there may be megabytes; elsewhere only what waits in
+    ours is counted.
+    """
+    # What TLS makes of the octets is in the connection below it.
+    connection = getattr(transport, "transport", None) or transport
+    waiting = len(connection.dataBuffer) - connection.offset + connection._tempDataLen
+    try:
+        queued = ioctl(connection.fileno(), TIOCOUTQ, bytes(4))
+    except OSError:
+        return int(waiting)
+    return int(waiting + int.from_bytes(queued, sys.byteorder))
 
 
 class EagerReactor:

@@ -46,8 +46,12 @@ class Upload:
         assert exchange.route is not None
         if self._chunks is not None and exchange.gathers_body:
             self._chunks = ChunkedReader(framed=False)
-        self._limit = exchange.proxy.limits.body
+        self._limit = exchange.max_body
         self._timeout = exchange.route.timeouts.body
+        if exchange.min_rate and self._timeout:
+            self._pace = Pace(
+                self._deadlines, exchange.min_rate, self._timeout, self._moved, self._came_too_slowly
+            )
         if not self._paused:
             self.resume()
 
@@ -67,10 +71,11 @@ class Upload:
     def _feed_chunks(self, chunks: ChunkedReader, data: bytes) -> None:
         try:
             passed = chunks.feed(data)
-            if 0 < self._limit < chunks.payload:
-                raise ProtocolError(413, "The request's body is larger than this server takes.")
         except ProtocolError as error:
-            self._client.upload_failed(error)
+            self._client.upload_failed(error.status, str(error))
+            return
+        if 0 < self._limit < chunks.payload:
+            self._exchange.refuse_body(self._limit)
             return
         if chunks.complete:
             self._complete()
@@ -143,8 +148,11 @@ class Upload:
 
     def deadline_passed(self) -> None:
         """No piece came in time."""
+        self._came_too_slowly()
+
+    def _came_too_slowly(self) -> None:
         if self._splice is not None and self._splice.waits_for_sink:
             # It is the backend that is slow, which has a time of its own.
-            self._deadlines.set(self, self._timeout)
+            self.resume()
         else:
             self._client.upload_too_slow()

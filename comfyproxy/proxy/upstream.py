@@ -201,6 +201,7 @@ class Upstream(RelayEnd):
         except OSError:
             # Out of descriptors: the copying way needs none.
             return
+        exchange.front.sink_taken()
 
     def _spliced(self, count: int) -> None:
         self._left -= count
@@ -279,10 +280,16 @@ class Upstream(RelayEnd):
         elif self._head is None:
             self._fail(BackendTimeout("It did not answer in time.", request_was_sent=True))
         elif self._paused or (self._splice is not None and self._splice.waits_for_sink):
-            # It is the client that has taken nothing for so long.
-            self.exchange.break_off(408, "The answer was not read in time.")
+            self._wait_for_client(self.exchange)
         else:
             self._fail(BackendTimeout("Its answer stopped coming.", request_was_sent=True))
+
+    def _wait_for_client(self, exchange: "Exchange") -> None:
+        """It is the client that has taken nothing, or not all that waits for it, for so long."""
+        if exchange.front.watches_reading:
+            self.connector.deadlines.set(self, self.timeouts.idle)
+        else:
+            exchange.break_off(408, "The answer was not read in time.")
 
     def readConnectionLost(self) -> None:
         if self.relay is not None:

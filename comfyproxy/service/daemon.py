@@ -23,6 +23,7 @@ from comfyproxy.proxy.proxyprotocol import ProxiedPorts
 from comfyproxy.proxy.resolver import Resolver
 from comfyproxy.proxy.tcp import TCPListener
 from comfyproxy.proxy.transports import with_eager_writes
+from comfyproxy.service.descriptors import possible_connections
 from comfyproxy.service.health import HealthChecks, find_servers
 from comfyproxy.service.output import Output, open_output
 from comfyproxy.service.routing import Routing
@@ -150,6 +151,7 @@ class ProxyService(MultiService):
         """Let ``proxy`` go by ``config`` in all that can change while it runs, and log to ``output``."""
         proxy.routes = self._routing.table
         proxy.limits = config.limits
+        proxy.admission.adopt(config.limits, possible_connections())
         proxy.timeouts = config.timeouts
         proxy.request_ids = config.request_ids
         proxy.debug = config.debug
@@ -169,6 +171,8 @@ class ProxyService(MultiService):
             proxy.bridges = Bridges(self._reactor)
         elif config.websocket != "messages":
             proxy.bridges = None
+        if proxy.bridges is not None:
+            proxy.bridges.max_message = config.limits.message
 
     def _listen(self, proxy: Proxy, config: Config) -> None:
         factory: Factory = TCPListener(proxy) if config.tcp else HTTPListener(proxy)
@@ -188,6 +192,8 @@ class ProxyService(MultiService):
 
     def _listening(self, port: IListeningPort) -> None:
         self._ports.append(port)
+        assert self.proxy is not None
+        self.proxy.admission.gate.add(port)
         self.log.info("Listening on {address}.", address=_readable(port.getHost()))
 
     def _warn(self) -> None:

@@ -18,6 +18,7 @@ from comfyproxy.core.routes import Route, RouteTable
 from comfyproxy.core.routing import Router
 from comfyproxy.core.stickiness import StickyRouter
 from comfyproxy.service.health import rules_of
+from comfyproxy.service.ratelimits import Limiters
 
 PROXY_PROTOCOLS = {"none": 0, "v1": V1, "v2": V2}
 
@@ -35,12 +36,14 @@ class Routing:
         self._reactor = reactor
         self._balancers: dict[tuple[str, ...], Balancer] = {}
         self._sites: dict[str, Any] = {}
+        self._limiters = Limiters()
         self.table = RouteTable(())
 
     def apply(self, config: Config) -> dict[str, Changes]:
         """Route by ``config`` from now on; returns the difference of each pool."""
         before = self._balancers
         self._balancers = {}
+        self._limiters.turn_over()
         changes = {name: self._take_pool(before, pool) for name, pool in config.pools.items()}
         routes = tuple(self._route(config, before, route) for route in config.routes)
         for key, balancer in before.items():
@@ -97,7 +100,11 @@ class Routing:
         if route.pool is not None:
             pool = config.pools[route.pool]
             is_comfyui = pool.app == "comfyui"
-            return Route(prefix, self._balancers[_key(pool)], comfyui=is_comfyui, **_of_any_pool(route))
+            limiters = self._limiters.of(config, route)
+            of_route = _of_any_pool(route)
+            return Route(
+                prefix, self._balancers[_key(pool)], comfyui=is_comfyui, rate_limits=limiters, **of_route
+            )
         if route.static is not None:
             address = Address("http", "127.0.0.1", self._site(route.static).getHost().port)
             key = ("static", route.static)
@@ -109,7 +116,8 @@ class Routing:
         if balancer is None:
             balancer = Balancer(Pool(key[0], (address,)), keep_host=False, clock=self._reactor.seconds)
         self._balancers[key] = balancer
-        return Route(prefix, balancer, **_of_any_pool(route))
+        limiters = self._limiters.of(config, route)
+        return Route(prefix, balancer, rate_limits=limiters, **_of_any_pool(route))
 
     def _site(self, directory: str) -> Any:
         port = self._sites.get(directory)
@@ -130,6 +138,8 @@ def _of_any_pool(route: RouteConfig) -> dict[str, Any]:
         "retries_timeouts": "timeout" in route.retry_on,
         "request_rules": compile_rules(route.request_headers),
         "response_rules": compile_rules(route.response_headers),
+        "max_body": route.max_body,
+        "min_rate": route.min_rate,
     }
 
 

@@ -6,10 +6,9 @@ waiting are replaced. When one end closes with octets unread, or is reset, the o
 
 # ruff: noqa: N802, N803 -- most of these names are those of Twisted's reactors.
 
-import errno
 from collections.abc import Callable
+from errno import EADDRINUSE
 from itertools import count
-from socket import MSG_PEEK
 from typing import Any, TypeVar
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -35,6 +34,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from comfyproxy.testing.sockets import Direction, MemorySocket
+
 WINDOW = 256 * 1024
 """Octets that are under way in one direction at most: what the kernels of both ends keep."""
 
@@ -42,108 +43,6 @@ MAX_TURNS = 300_000
 """Turns of a network that does not come to rest before that is taken to be an error."""
 
 P = TypeVar("P", bound=Protocol)
-
-
-class _Direction:
-    """What one socket has sent and the other has not yet read.
-
-    ``piece`` is what one read takes at most, ``carried`` all that was ever sent. The sender has ``ended`` it
-    (a FIN) or has ``broken`` it (a reset). The receiver ``refused`` what still comes: it has closed, and of
-    what it was sent it ``dropped`` so many octets unread, for which it resets the sender.
-    """
-
-    def __init__(self, window: int) -> None:
-        self.window = window
-        self.piece = window
-        self.data = bytearray()
-        self.carried = 0
-        self.ended = False
-        self.broken = False
-        self.refused = False
-        self.dropped = 0
-
-    @property
-    def room(self) -> int:
-        return max(self.window - len(self.data), 0)
-
-
-class MemorySocket:
-    """One end of a connection, as far as Twisted uses sockets; it never blocks and has no descriptor."""
-
-    _numbers = count(1_000_000)
-
-    def __init__(self, incoming: _Direction, outgoing: _Direction) -> None:
-        self.incoming = incoming
-        self.outgoing = outgoing
-        self._number = next(self._numbers)
-        self._resets = False
-
-    @property
-    def is_readable(self) -> bool:
-        """Whether reading yields octets, the end or an error."""
-        return bool(self.incoming.data) or self.incoming.ended or self.incoming.broken
-
-    @property
-    def is_writable(self) -> bool:
-        """Whether writing yields progress or an error."""
-        return self.outgoing.room > 0 or self.outgoing.refused or self.incoming.broken
-
-    def fileno(self) -> int:
-        """A number that no descriptor has."""
-        return self._number
-
-    def setblocking(self, flag: bool) -> None:
-        """It does not block anyhow."""
-
-    def setsockopt(self, level: int, option: int, value: Any) -> None:
-        """Only ``SO_LINGER`` means something here: closing resets."""
-        self._resets = self._resets or isinstance(value, bytes)
-
-    def getsockopt(self, level: int, option: int) -> int:
-        """Nothing is set."""
-        return 0
-
-    def send(self, data: Any) -> int:
-        """Send what there is room for; what a peer gets that has closed makes it answer with a reset."""
-        if self.incoming.broken:
-            raise OSError(errno.EPIPE, "the peer is gone")
-        if data and self.outgoing.refused:
-            self.outgoing.dropped += len(data)
-            self.incoming.broken = True
-            return len(data)
-        if data and not self.outgoing.room:
-            raise BlockingIOError(errno.EWOULDBLOCK, "the window is full")
-        taken = bytes(data[: self.outgoing.room])
-        self.outgoing.data += taken
-        self.outgoing.carried += len(taken)
-        return len(taken)
-
-    def recv(self, size: int, flags: int = 0) -> bytes:
-        """What has come, ``b""`` at the end; with ``MSG_PEEK`` it stays to be read."""
-        incoming = self.incoming
-        if incoming.data:
-            size = min(size, incoming.piece)
-            data = bytes(incoming.data[:size])
-            if not flags & MSG_PEEK:
-                del incoming.data[:size]
-            return data
-        if incoming.ended:
-            return b""
-        if incoming.broken:
-            raise OSError(errno.ECONNRESET, "the peer reset the connection")
-        raise BlockingIOError(errno.EWOULDBLOCK, "nothing has come")
-
-    def shutdown(self, how: int) -> None:
-        """Send no more."""
-        self.outgoing.ended = True
-
-    def close(self) -> None:
-        """Take no more; if that is meant so, or octets are left unread, the peer is reset."""
-        if self._resets or self.incoming.data:
-            self.outgoing.broken = True
-        self.incoming.refused = True
-        self.incoming.dropped += len(self.incoming.data)
-        self.incoming.data.clear()
 
 
 class MemoryConnection(Connection):
@@ -212,7 +111,8 @@ class MemoryConnector(BaseConnector):
         if port is None:
             self.failIfNotConnected(ConnectionRefusedError(string="Connection refused"))
         else:
-            self.reactor.join(self, port, self._source or _address("127.0.0.1", next(self.reactor.numbers)))
+            source = self._source or _address("127.0.0.1", next(self.reactor.numbers))
+            self.reactor.join(self, port, source)
 
 
 @implementer(IListeningPort)
@@ -223,12 +123,14 @@ class MemoryPort:
         self.factory = factory
         self._network = network
         self._address = address
+        self._is_paused = False
+        self._waiting: list[Callable[[], bool]] = []
 
     def startListening(self) -> None:
         """Accept connections."""
         key = (self._address.host, self._address.port)
         if key in self._network.ports:
-            raise CannotListenError(*key, OSError(errno.EADDRINUSE, "it is in use"))
+            raise CannotListenError(*key, OSError(EADDRINUSE, "it is in use"))
         self._network.ports[key] = self
         self.factory.doStart()
 
@@ -236,6 +138,26 @@ class MemoryPort:
         """Accept no more; those that stand stay."""
         if self._network.ports.pop((self._address.host, self._address.port), None) is self:
             self.factory.doStop()
+
+    def pauseProducing(self) -> None:
+        """Let those who connect wait, as in a kernel's queue."""
+        self._is_paused = True
+
+    def resumeProducing(self) -> None:
+        """Accept who waits, and who comes."""
+        self._is_paused = False
+        while self._waiting and not self._is_paused:
+            self._waiting.pop(0)()
+
+    def accept(self, accept: Callable[[], bool]) -> bool:
+        """Call ``accept`` when connections are accepted; `False` if it refused.
+
+        Who connects does not wait for that, as it is the kernel that it is connected with.
+        """
+        if self._is_paused:
+            self._waiting.append(accept)
+            return True
+        return accept()
 
     def getHost(self) -> Any:
         """Where it listens."""
@@ -296,18 +218,25 @@ class MemoryNetwork(Clock):
         return client
 
     def join(self, connector: MemoryConnector, port: MemoryPort, source: Any) -> None:
-        """Let ``port`` accept what ``connector`` brings."""
-        there, back = _Direction(self.window), _Direction(self.window)
+        """Let ``port`` accept what ``connector`` brings, now or when it accepts again."""
+        there, back = Direction(self.window), Direction(self.window)
         host = port.getHost()
-        accepted = port.factory.buildProtocol(source)
-        if accepted is None:
+
+        def accept() -> bool:
+            socket = MemorySocket(there, back)
+            accepted = port.factory.buildProtocol(source)
+            if accepted is None:
+                socket.close()
+                return False
+            accepted.makeConnection(self._connection(socket, accepted, self, host, source))
+            return True
+
+        if not port.accept(accept):
             connector.failIfNotConnected(ConnectionRefusedError(string="Connection refused"))
             return
-        server = self._connection(MemorySocket(there, back), accepted, self, host, source)
         protocol: Any = connector.buildProtocol(host)
         client = self._connection(MemorySocket(back, there), protocol, self, source, host, connector)
         connector.transport = client  # type: ignore[assignment]
-        accepted.makeConnection(server)
         protocol.makeConnection(client)
 
     def resolveHostName(

@@ -85,6 +85,7 @@ class Rig:
             log=FORMATS[log](self.network, self._write),
         )
         self._port = self.network.listenTCP(PORT, self.accepting, interface=HERE)
+        self.proxy.admission.gate.add(self._port)
 
     @property
     def backend(self) -> ScriptedBackend:

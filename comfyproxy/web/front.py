@@ -94,8 +94,6 @@ class RequestFront:
             if proxy.draining:
                 raise ProtocolError(503, STOPPING)
             head = self._read_head()
-            if 0 < proxy.limits.body < head.body:
-                raise ProtocolError(413, "The request's body is larger than this server takes.")
         except ProtocolError as error:
             # Whatever was wrong, twisted.web and we may not agree on where the next request begins.
             self._close_after_answer()
@@ -154,6 +152,14 @@ class RequestFront:
     def body_sink(self) -> None:
         """None: twisted.web frames what it is given."""
         return None
+
+    @property
+    def watches_reading(self) -> bool:
+        """No: twisted.web does not tell how much the client has taken."""
+        return False
+
+    def sink_taken(self) -> None:
+        """Never: there is no sink."""
 
     def informational(self, status: int, reason: bytes, fields: bytes) -> None:
         """Pass a 1xx on over HTTP/1.1; HTTP/1.0 has none, and twisted.web can't send any over HTTP/2."""
@@ -215,6 +221,8 @@ class RequestFront:
 
     def answer(self, answer: Answer) -> None:
         """Send an answer of the proxy's own."""
+        if answer.status == 413:
+            self._close_after_answer()
         self.begin(answer.status, answer.reason, answer.fields, answer.body, True)
         self.finish()
 

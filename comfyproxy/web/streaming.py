@@ -26,7 +26,7 @@ from twisted.web.server import Request, Site
 
 from comfyproxy.core.chunked import CHUNKED, LAST_CHUNK, encode_chunk
 from comfyproxy.core.http1 import RequestHead
-from comfyproxy.proxy.downstream import LINGER
+from comfyproxy.proxy.answering import LINGER
 from comfyproxy.proxy.exchange import Exchange
 from comfyproxy.web.front import RequestFront, Retarget
 from comfyproxy.web.head import read_head
@@ -68,8 +68,8 @@ class StreamingFront(RequestFront):
             return
         self._left += len(data)
         self._progress(False)
-        if 0 < self._proxy.limits.body < self._left:
-            exchange.break_off(413, "The request's body is larger than this server takes.")
+        if 0 < exchange.max_body < self._left:
+            exchange.refuse_body(exchange.max_body)
         else:
             exchange.body(data if exchange.gathers_body else encode_chunk(data), False)
 

@@ -10,7 +10,7 @@ from typing import Any
 from comfyproxy.proxy import splice
 from comfyproxy.proxy.transports import EagerWrites
 from comfyproxy.testing import MemoryConnection, MemoryNetwork
-from comfyproxy.testing.network import MemorySocket
+from comfyproxy.testing.sockets import MemorySocket
 
 
 class EagerMemoryConnection(EagerWrites, MemoryConnection):

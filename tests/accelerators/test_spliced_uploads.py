@@ -155,8 +155,8 @@ async def test_a_client_that_sends_no_more_is_408(make_proxy: Make, spliced: Spl
     for _ in range(3):
         proxy.advance(50)
         before = spliced.octets
-        client.send(b"x" * 1000)
-        await proxy.until(lambda before=before: spliced.octets == before + 1000)
+        client.send(b"x" * 10_000)
+        await proxy.until(lambda before=before: spliced.octets == before + 10_000)
     assert client.received == b""
     proxy.advance(61)
     assert (await client.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 408 ")

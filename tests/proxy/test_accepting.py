@@ -101,3 +101,26 @@ def test_other_failures_are_the_ports_business() -> None:
     with ListeningSocket(socket.socket(), told.append) as listening, pytest.raises(OSError, match="nvalid"):
         listening.accept()
     assert told == []
+
+
+def test_while_its_gate_is_shut_nobody_is_accepted(port: Any, reactor: ReactorOfOnePort) -> None:
+    accepted: list[Any] = []
+    port.factory.buildProtocol = lambda address: accepted.append(address)
+    port.gate = Mock(is_shut=True)
+    with socket.socket() as client:
+        come(port, client)
+        port.doRead()
+        assert accepted == []
+        port.gate.is_shut = False
+        port.doRead()
+    assert len(accepted) == 1
+
+
+def test_a_shortage_is_the_gates_business_too(port: Any, reactor: ReactorOfOnePort) -> None:
+    port.gate = Mock(is_shut=False)
+    port.failing = EMFILE
+    port.doRead()
+    port.gate.run_short.assert_called_once_with()
+    port.gate.is_shut = True
+    reactor.advance(PAUSE)
+    assert reactor.reads == []

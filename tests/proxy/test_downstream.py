@@ -5,7 +5,7 @@ import json
 import pytest
 
 from comfyproxy.core.config import Limits, Timeouts
-from comfyproxy.proxy.downstream import LINGER, MAX_HELD
+from comfyproxy.proxy.downstream import MAX_HELD
 from comfyproxy.testing import ScriptedBackend, Step
 from comfyproxy.testing.network import WINDOW
 
@@ -101,50 +101,6 @@ def test_an_empty_line_before_a_request_is_not_counted_as_its_beginning(make_rig
     assert status(client) == 200
 
 
-def test_lingering_reads_and_drops_what_comes(make_rig):
-    rig = make_rig()
-    client = rig.client()
-    client.stays_open = True
-    rig.ask(b"GET / HTTP/1.0\r\nHost: a b\r\n\r\n", client=client)
-    for _ in range(10):
-        rig.ask(b"x" * 100_000, client=client)
-    assert (status(client), client.ended, client.transport.line.outgoing.dropped) == (400, "closed", 0)
-    client.close()
-    rig.network.run()
-    assert rig.proxy.connections == set()
-
-
-def test_lingering_has_its_time(make_rig):
-    rig = make_rig()
-    client = rig.client()
-    client.stays_open = True
-    rig.ask(b"nonsense\r\n\r\n", client=client)
-    rig.advance(LINGER - 0.5)
-    assert len(rig.proxy.connections) == 1
-    rig.advance(2)
-    assert rig.proxy.connections == set()
-    client.close()
-
-
-@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 No\r\nContent-Length: 100000\r\n\r\n"])
-def test_a_client_that_is_behind_is_lingered_for_too(make_rig, answer):
-    size = WINDOW + 100_000
-    rig = make_rig(
-        ScriptedBackend([Step(send=b"HTTP/1.1 400 No\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)])
-    )
-    client = rig.client()
-    client.stays_open = True
-    client.pause()
-    rig.ask(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9000000\r\n\r\n", client=client)
-    client.send(b"y" * 2_000_000)
-    client.resume()
-    rig.network.run()
-    assert client.received.endswith(b"x" * size)
-    assert (client.ended, client.transport.line.outgoing.dropped) == ("closed", 0)
-    client.close()
-    rig.network.run()
-
-
 def test_a_client_that_reads_nothing_and_asks_for_more_is_closed_after_the_keepalive_time(make_rig):
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n" + b"x" * 60_000
     rig = make_rig(ScriptedBackend([Step(send=answer)]), timeouts=Timeouts(keepalive=75))
@@ -200,3 +156,41 @@ def test_draining_lets_a_tunnel_and_a_closing_connection_be(make_rig):
     assert status(client) == 400
     client.close()
     rig.network.run()
+
+
+@pytest.mark.parametrize("silence", [0, 20])
+def test_the_first_head_has_its_time_from_the_connection_on_however_it_trickles_in(make_rig, silence):
+    rig = make_rig(timeouts=Timeouts(head=30))
+    client = rig.client()
+    rig.advance(silence)
+    for octet in GET[: 25 - silence]:
+        rig.ask(bytes((octet,)), client=client)
+        rig.advance(1)
+    assert client.received == b""
+    rig.advance(7)
+    assert status(client) == 408
+    assert rig.proxy.admission.refused == {"slow_head": 1}
+
+
+def test_a_later_head_has_its_time_from_its_first_octet_on(make_rig):
+    rig = make_rig(timeouts=Timeouts(head=30, keepalive=75))
+    client = rig.ask(GET)
+    client.take()
+    rig.advance(70)
+    for octet in GET[:24]:
+        rig.ask(bytes((octet,)), client=client)
+        rig.advance(1)
+    assert client.received == b""
+    rig.advance(8)
+    assert status(client) == 408
+
+
+def test_a_connection_is_kept_for_so_many_requests(make_rig):
+    rig = make_rig(limits=Limits(requests=3))
+    client = rig.ask(GET)
+    rig.ask(GET, client=client)
+    assert b"Connection: close" not in client.received
+    rig.ask(GET * 2, client=client)
+    assert client.received.count(b"HTTP/1.1 200 OK") == 3
+    assert b"Connection: close\r\n" in client.received
+    assert client.ended == "closed"

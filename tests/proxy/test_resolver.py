@@ -30,7 +30,7 @@ class Slow(MemoryNetwork):
         receiver: Any,
         hostName: str,
         *rest: Any,
-        **options: Any,  # noqa: N803
+        **options: Any,
     ) -> Any:
         self.asked += 1
         if not self.is_slow:

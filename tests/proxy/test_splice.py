@@ -27,7 +27,7 @@ from comfyproxy.proxy.splice import (
 )
 from comfyproxy.proxy.transports import EagerWrites
 from comfyproxy.testing import MemoryConnection, MemoryNetwork
-from comfyproxy.testing.network import MemorySocket, _Direction
+from comfyproxy.testing.sockets import Direction, MemorySocket
 from tests.accelerators.loopback import close_spare_pipes, open_descriptors
 from tests.accelerators.memory_kernel import EagerMemoryConnection
 
@@ -355,8 +355,8 @@ class TestPipes:
 
 def connection(kind: type[MemoryConnection] = EagerMemoryConnection) -> Any:
     """A connection whose other end takes nothing."""
-    window = _Direction(10)
-    return kind(MemorySocket(_Direction(10), window), Protocol(), MemoryNetwork(), None, None)
+    window = Direction(10)
+    return kind(MemorySocket(Direction(10), window), Protocol(), MemoryNetwork(), None, None)
 
 
 class TestWhen:

@@ -27,7 +27,7 @@ def test_each_piece_of_a_body_has_the_body_timeout(make_rig, head):
     client = rig.ask(head)
     for _ in range(5):
         rig.advance(50)
-        rig.ask(b"3\r\nabc\r\n" * 1000, client=client)
+        rig.ask(b"8\r\nabcdefgh\r\n" * 1000, client=client)
     assert client.received == b""
 
 

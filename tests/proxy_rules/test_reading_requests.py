@@ -101,7 +101,7 @@ def test_rule_08_a_head_that_trickles_in_has_no_more_time(make_rig):
 
 
 def test_rule_08_a_body_that_stops_coming_is_408_and_ends_at_the_backend(make_rig):
-    rig = make_rig(ScriptedBackend(), timeouts=Timeouts(body=60))
+    rig = make_rig(ScriptedBackend(), timeouts=Timeouts(body=60), limits=Limits(min_rate=0))
     client = rig.ask(post(b"x" * 100)[:-50])
     rig.advance(59)
     client.send(b"x")

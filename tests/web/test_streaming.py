@@ -17,7 +17,7 @@ from comfyproxy.core.config import Limits
 from comfyproxy.core.http1 import RequestHead
 from comfyproxy.core.pool import Pool
 from comfyproxy.core.routing import Default, NeedBody
-from comfyproxy.proxy.downstream import LINGER
+from comfyproxy.proxy.answering import LINGER
 from comfyproxy.web.resource import RoundRobinResource
 from comfyproxy.web.streaming import StreamingSite, find_placed
 
