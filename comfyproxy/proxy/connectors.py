@@ -22,7 +22,7 @@ MAX_IDLE = 256
 
 
 class Connector:
-    """The connections to one backend; of its ``timeouts``, it minds how long one is kept for reuse."""
+    """The connections to one backend; ``timeouts`` hold for one until a request brings those of its route."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Connector:
             upstream.close()
         else:
             self._idle.append(upstream)
-            self.deadlines.set(upstream, self.timeouts.backend_keepalive)
+            self.deadlines.set(upstream, upstream.timeouts.backend_keepalive)
 
     def connection_made(self, upstream: Upstream) -> None:
         """The connection stands and its handshake, if any, is done."""
