@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress, IConnector, IListeningPort
 from twisted.internet.protocol import ClientFactory, Factory, Protocol, connectionDone
-from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
@@ -24,9 +23,6 @@ from comfyproxy.proxy.draining import Work
 
 if TYPE_CHECKING:
     from comfyproxy.proxy.proxy import Proxy
-
-LOG_INTERVAL = 5.0
-"""Seconds between two log lines about connections without a header; what comes between is counted."""
 
 
 class ProxiedPorts:
@@ -65,13 +61,10 @@ class ProxiedFactory(Factory):
     """Builds what ``factory`` does, for connections from trusted proxies once their header has come."""
 
     noisy = False
-    log = Logger(namespace="comfyproxy.clients")
 
     def __init__(self, proxy: "Proxy", factory: Factory) -> None:
         self._proxy = proxy
         self._factory = factory
-        self._told_at = -inf
-        self._untold = 0
 
     def doStart(self) -> None:
         """As `IProtocolFactory.doStart`."""
@@ -87,17 +80,7 @@ class ProxiedFactory(Factory):
         host = getattr(addr, "host", None)
         if host is None or not self._proxy.trusted.trusts(plain_address(host).encode()):
             return self._factory.buildProtocol(addr)
-        return Announced(self, self._proxy, self._factory)
-
-    def refused(self, peer: str, why: str) -> None:
-        """Say in the log that a connection was refused, but not a thousand times."""
-        now = self._proxy.reactor.seconds()
-        if now - self._told_at < LOG_INTERVAL:
-            self._untold += 1
-            return
-        more = f" ({self._untold} more since the last such line)" if self._untold else ""
-        self._told_at, self._untold = now, 0
-        self.log.warn("{peer}: {why}{more}", peer=peer, why=why, more=more)
+        return Announced(self._proxy, self._factory)
 
 
 class Announced(Protocol):
@@ -109,8 +92,7 @@ class Announced(Protocol):
 
     transport: Any
 
-    def __init__(self, listener: ProxiedFactory, proxy: "Proxy", factory: Factory) -> None:
-        self._listener = listener
+    def __init__(self, proxy: "Proxy", factory: Factory) -> None:
         self._proxy = proxy
         self._factory = factory
         self._reader = ProxyHeaderReader()
@@ -148,7 +130,8 @@ class Announced(Protocol):
             protocol.dataReceived(self._reader.rest)
 
     def _refuse(self, why: str) -> None:
-        self._listener.refused(str(self.transport.getPeer().host), why)
+        peer = plain_address(self.transport.getPeer().host)
+        self._proxy.admission.refuse("proxy_protocol", peer, f"{peer}: {why.rstrip('.')}")
         self.transport.abortConnection()
 
     def deadline_passed(self) -> None:
