@@ -65,7 +65,12 @@ class Connector:
 
     def put_back(self, upstream: Upstream) -> None:
         """``upstream`` is free again: keep it for the next exchange, or close it."""
-        if self.backend.removed or not self.backend.takes_pins or len(self._idle) >= MAX_IDLE:
+        is_full = len(self._idle) >= MAX_IDLE
+        if is_full and upstream.greeting:
+            # Each is one client's: the one that was idle for longest is the least likely to be asked for.
+            self._idle[0].close()
+            is_full = False
+        if self.backend.removed or not self.backend.takes_pins or is_full:
             upstream.close()
         else:
             self._idle.append(upstream)

@@ -211,6 +211,18 @@ def test_the_connections_of_a_client_that_leaves_are_closed(make_rig):
     assert header.source.host == "192.0.2.8"
 
 
+def test_not_more_are_kept_than_so_many_and_those_of_the_latest_clients(make_rig, monkeypatch):
+    monkeypatch.setattr("comfyproxy.proxy.connectors.MAX_IDLE", 2)
+    rig = make_rig(ScriptedBackend([Step(after=GET[:-2], send=OK)]))
+    for one in rig.pool.backends:
+        one.proxy_protocol = V1
+    clients = [rig.ask(GET, client=rig.client(f"192.0.2.{number}")) for number in (1, 2, 3)]
+    assert [connection.is_gone for connection in rig.backend.connections] == [True, False, False]
+    rig.ask(GET, client=clients[2])
+    rig.ask(GET, client=clients[1])
+    assert len(rig.backend.connections) == 3
+
+
 @pytest.mark.parametrize(
     ("client", "peer", "header"),
     [
