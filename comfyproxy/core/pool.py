@@ -51,6 +51,7 @@ class _Standing(Enum):
     UNKNOWN = "not checked yet"
     UNFIT = "down or ejected"
     FIT = "up"
+    SPARE = "up, and a backup"
 
 
 class Pool:
@@ -226,7 +227,7 @@ class Pool:
     def _may_eject(self) -> bool:
         """Whether the pool can do without one more: the last one that is up stays."""
         ejected = sum(backend.ejected for backend in self._timed)
-        return self._tally[_Standing.FIT] > 1 and self.rules.ejection.allow(ejected, len(self.backends))
+        return self._up > 1 and self.rules.ejection.allow(ejected, len(self.backends))
 
     def _eject(self, backend: Backend, outcome: Outcome, now: float) -> None:
         ejection = backend.ejection = eject(backend.ejection, now, self.rules.ejection)
@@ -334,7 +335,7 @@ class Pool:
         elif backend.health.is_down or backend.ejected:
             standing = _Standing.UNFIT
         else:
-            standing = _Standing.FIT
+            standing = _Standing.SPARE if backend.address.backup else _Standing.FIT
         self._standings[backend] = standing
         self._tally[standing] += 1
 
@@ -350,12 +351,18 @@ class Pool:
     def _must_panic(self) -> bool:
         """Whether so few servers are known to be up that all of them have to do.
 
-        That is also so as long as none is and not all have been checked: requests do not wait for checks.
+        That is also so as long as none is and not all have been checked: requests do not wait for checks. A
+        backup that is up is there for what the others cannot do, so then it is not.
         """
         tally = self._tally
         fit, unknown_yet = tally[_Standing.FIT], tally[_Standing.UNKNOWN]
         ready = fit + unknown_yet + tally[_Standing.UNFIT]
-        return fit < self.rules.panic * ready or (not fit and unknown_yet > 0)
+        too_few = fit < self.rules.panic * ready and not tally[_Standing.SPARE]
+        return too_few or (not fit and unknown_yet > 0)
+
+    @property
+    def _up(self) -> int:
+        return self._tally[_Standing.FIT] + self._tally[_Standing.SPARE]
 
     def _look_for_alarm(self) -> None:
         """Tell of panic, except where it is only that nothing is known yet."""
@@ -363,6 +370,6 @@ class Pool:
         if is_alarmed is self._is_alarmed:
             return
         self._is_alarmed = is_alarmed
-        fit = self._tally[_Standing.FIT]
+        fit = self._up
         event = PanicBegan if is_alarmed else PanicEnded
         self._tell(event(self.name, fit, fit + self._tally[_Standing.UNFIT]))

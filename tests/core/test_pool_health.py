@@ -421,3 +421,24 @@ def test_pool_tells_nobody_where_nobody_listens() -> None:
     pool = Pool("gpus", [address("gpu1"), address("gpu2")], rules=PROBED)
     pool.observed(pool.backends[0], True, 1.0)
     assert [backend.usable for backend in pool.backends] == [True, False]
+
+
+def test_backup_that_is_up_spares_the_others_panic() -> None:
+    addresses = [address("a"), address("b"), Address("http", "spare", 8188, backup=True)]
+    watched = Watched(0, HealthRules(probed=True, fall=1, panic=0.5))
+    watched.pool.apply(diff((), addresses))
+    watched.all_up()
+    watched.check(0, False)
+    watched.check(1, False)
+    assert watched.usable == [2]
+    watched.check(2, False)
+    assert watched.usable == [0, 1, 2]
+    watched.check(2, True, True)
+    assert watched.usable == [2]
+
+
+def test_backup_that_is_up_lets_the_last_other_one_be_ejected() -> None:
+    watched = Watched(0, EJECTING)
+    watched.pool.apply(diff((), [address("a"), Address("http", "spare", 8188, backup=True)]))
+    watched.fail(0, 3)
+    assert watched.usable == [1]
