@@ -6,6 +6,7 @@ import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
@@ -25,6 +26,7 @@ from comfyproxy.comfyui.router import make_router
 from comfyproxy.core.addresses import Address
 from comfyproxy.core.balancer import Balancer
 from comfyproxy.core.config import Timeouts
+from comfyproxy.core.headerrules import compile_rules, parse_rule
 from comfyproxy.core.pool import Pool
 from comfyproxy.core.routes import Route, RouteTable
 from comfyproxy.proxy.draining import Work
@@ -178,6 +180,24 @@ def test_what_the_backend_adds_to_its_101_reaches_the_client(join: Join) -> None
     assert "Keep-Alive" not in headers
     for name in ("Upgrade", "Connection", "Sec-WebSocket-Accept"):
         assert len(headers.get_all(name)) == 1, name
+
+
+def test_the_routes_rules_are_for_both_handshakes(join: Join) -> None:
+    def change(headers: Headers) -> None:
+        headers["X-Secret"] = "1"
+
+    joined = join(Backend(change=change), opened=False)
+    (route,) = joined.rig.proxy.routes.routes
+    request = compile_rules([parse_rule("set X-Who: {client}", "request")])
+    response = compile_rules([parse_rule("remove X-Secret", "response")])
+    joined.rig.proxy.routes = RouteTable([replace(route, request_rules=request, response_rules=response)])
+    joined.open()
+    assert joined.server.request.headers["X-Who"] == "127.0.0.1"
+    assert "X-Secret" not in joined.client.response.headers
+    joined.server.echoes = True
+    joined.client.say("hello")
+    joined.run()
+    assert joined.client.messages == ["hello"]
 
 
 def test_the_routers_cookie_and_client_id_are_in_the_handshake(join: Join) -> None:
