@@ -40,6 +40,10 @@ class Deadlines:
     def __len__(self) -> int:
         return sum(map(len, self._slots.values()))
 
+    def seconds(self) -> float:
+        """The time, in seconds."""
+        return self._clock.seconds()
+
     def set(self, watched: Watched, seconds: float) -> None:
         """Let ``watched`` have ``seconds`` from now; 0 is no deadline."""
         if not seconds:

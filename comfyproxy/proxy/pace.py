@@ -1,10 +1,11 @@
 """A least rate for peers: who moves something now and then, but hardly anything, is as good as gone.
 
 A timeout between two pieces is kept up for ever by one octet at a time, and holds a connection, and often a
-backend, all that while (Slowloris and its kin). A `Pace` looks once in a window at what has moved in it, so
+backend, all that while (Slowloris and its kin). A `Pace` looks at what has moved a few times in a window, so
 it costs nothing per piece.
 """
 
+from collections import deque
 from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING
@@ -17,8 +18,18 @@ if TYPE_CHECKING:
     from comfyproxy.proxy.exchange import Exchange
 
 
+MOST_LOOKS = 16
+"""Looks in one window, so that one that begins badly in its middle is not noticed much later."""
+
+SHORTEST = 2.0
+"""Seconds between two looks at least."""
+
+SOON = 0.001
+"""Seconds until a look that should have been made already."""
+
+
 class Pace:
-    """Calls ``too_slow`` when in a window of ``window`` seconds less moved than ``rate`` octets a second.
+    """Calls ``too_slow`` when in ``window`` seconds less than ``rate`` octets a second have moved.
 
     ``moved`` is asked for the octets that have moved since some fixed moment, ``waiting`` for those that
     could have: who has taken all that waited when a window began was fast enough. `pause` while it is not
@@ -36,17 +47,20 @@ class Pace:
     ) -> None:
         self._deadlines = deadlines
         self._least = rate * window
-        self._window = window
+        self._looks = min(MOST_LOOKS, max(1, int(window / SHORTEST)))
+        self._interval = window / self._looks
         self._moved = moved
         self._too_slow = too_slow
         self._waiting = waiting
-        self._goal = 0.0
+        self._goals: deque[float] = deque()
+        self._next = 0.0
         self.deadline = self.slot = inf
 
     def start(self) -> None:
-        """Begin a window."""
-        self._goal = self._moved() + min(self._least, self._waiting())
-        self._deadlines.set(self, self._window)
+        """Begin with a window."""
+        self._goals.clear()
+        self._next = self._deadlines.seconds()
+        self._look()
 
     def pause(self) -> None:
         """Look away until the next `start`."""
@@ -56,12 +70,19 @@ class Pace:
         """Look away for good."""
         self._deadlines.forget(self)
 
+    def _look(self) -> None:
+        """Note what has to have moved in a window from now on."""
+        self._goals.append(self._moved() + min(self._least, self._waiting()))
+        # Deadlines pass late; without this the delays of all looks would add up.
+        self._next += self._interval
+        self._deadlines.set(self, max(self._next - self._deadlines.seconds(), SOON))
+
     def deadline_passed(self) -> None:
-        """The window is over: begin the next one, unless this one was too poor."""
-        if self._moved() < self._goal:
+        """See whether what had to move in the window that is over has moved."""
+        if len(self._goals) == self._looks and self._moved() < self._goals.popleft():
             self._too_slow()
         else:
-            self.start()
+            self._look()
 
 
 def watch_reading(exchange: "Exchange", transport: Transport, too_slow: Callable[[], None]) -> Pace | None:

@@ -89,3 +89,21 @@ def test_once_stopped_it_is_kept_nowhere():
     assert len(peer.deadlines) == 0
     peer.pass_time(5 * WINDOW)
     assert (peer.too_slow, peer.clock.getDelayedCalls()) == ([], [])
+
+
+@pytest.mark.parametrize("stalled_after", [3, 8, 15])
+def test_who_stalls_at_any_moment_is_found_a_window_later(stalled_after):
+    peer = Peer(rate=10)
+    peer.pace.start()
+    peer.pass_time(stalled_after, moving=100)
+    peer.pass_time(2 * WINDOW)
+    (found,) = peer.too_slow
+    assert stalled_after + WINDOW - 3 <= found <= stalled_after + WINDOW + 4
+
+
+def test_looks_that_come_late_do_not_put_off_the_end_of_the_window():
+    peer = Peer(rate=10)
+    peer.pace.start()
+    for _ in range(6):
+        peer.clock.advance(3)
+    assert len(peer.too_slow) == 1
