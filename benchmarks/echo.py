@@ -42,7 +42,13 @@ class Connection:
         head, mark, rest = self.received.partition(b"\r\n\r\n")
         if not mark:
             return
-        key = next(line for line in head.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key:"))
+        lines = head.split(b"\r\n")
+        key = next((line for line in lines if line.lower().startswith(b"sec-websocket-key:")), None)
+        if key is None:
+            # A health check.
+            self.received = rest
+            self._send(b"HTTP/1.1 204 No Content\r\n\r\n")
+            return
         accept = b64encode(sha1(key.partition(b":")[2].strip() + GUID).digest())
         self._send(
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
