@@ -1,12 +1,15 @@
 """A whole service on a network in memory: servers die and come back, and operators take them out."""
 
+import json
 from collections.abc import Callable, Iterator
+from os import urandom
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from comfyproxy.core.backend import AdminState
+from comfyproxy.comfyui.identity import mint_prompt_id
+from comfyproxy.core.backend import AdminState, fingerprint
 from comfyproxy.errors import UnknownServer
 from comfyproxy.service.daemon import ProxyService
 from comfyproxy.service.sources import Sources
@@ -32,6 +35,10 @@ class Farm:
         self.service = ProxyService(self.network, Sources(given | options, {}, str(directory)))
         self.service.startService()
         self.pass_time(0.5)
+
+    def fingerprint(self, place: int) -> str:
+        (pool,) = self.service.config.pools.values()
+        return fingerprint(pool.addresses[place])
 
     def url(self, place: int) -> str:
         return f"http://10.0.0.{place + 1}:8188"
@@ -193,6 +200,60 @@ def test_maintenance_closes_what_is_kept_and_stops_the_checks(farm: Any) -> None
     one.pass_time(0.25)
     one.ask(4)
     assert one.served() == [2, 2]
+
+
+def about_prompt(farm: Farm, place: int) -> bytes:
+    """Asks for a prompt that is on one server only."""
+    prompt = mint_prompt_id(farm.fingerprint(place), urandom)
+    return f"GET /api/history/{prompt} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+
+
+def of_client(farm: Farm, place: int) -> bytes:
+    """Asks for something that any server has, for a client that is on one of them."""
+    cookie = f"comfyproxy={farm.fingerprint(place)}"
+    return f"GET /object_info HTTP/1.1\r\nHost: a\r\nCookie: {cookie}\r\n\r\n".encode()
+
+
+def test_what_only_a_dead_server_has_is_refused_at_once_as_comfyui_would(farm: Any) -> None:
+    one = farm(2)
+    assert one.ask(2, about_prompt(one, 0)) == [b"HTTP/1.1 200 OK"] * 2
+    assert one.served() == [2, 0]
+    one.kill(0)
+    one.pass_time(8)
+    client = one.network.connect(RawClient(), "127.0.0.1", 8080)
+    client.send(about_prompt(one, 0))
+    one.network.run()
+    head, _, body = client.received.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503 ")
+    error = json.loads(body)["error"]
+    assert (error["type"], error["message"]) == (
+        "comfyproxy_service_unavailable",
+        "The server that this belongs to is out of use.",
+    )
+    client.close()
+    one.network.run()
+    assert one.served() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("state", "served"),
+    [(AdminState.READY, [4, 0]), (AdminState.DRAIN, [4, 0]), (AdminState.MAINT, [0, 4])],
+)
+def test_client_of_a_server_goes_there_unless_that_is_in_maintenance(
+    farm: Any, state: AdminState, served: list[int]
+) -> None:
+    one = farm(2)
+    one.service.set_state("gpu0", state)
+    assert one.ask(4, of_client(one, 0)) == [b"HTTP/1.1 200 OK"] * 4
+    assert one.served() == served
+
+
+def test_client_of_a_dead_server_goes_to_another(farm: Any) -> None:
+    one = farm(2)
+    one.kill(0)
+    one.pass_time(8)
+    assert one.ask(4, of_client(one, 0)) == [b"HTTP/1.1 200 OK"] * 4
+    assert one.served() == [0, 4]
 
 
 def test_server_that_nobody_knows_is_an_error_and_nothing_changes(farm: Any) -> None:
