@@ -100,7 +100,7 @@ class Attempts:
             self._stop_waiting()
         self._lease = lease
         backend = self.backend = lease.backend
-        self.proxy.log.routed(backend, len(balancer.pool))
+        self.proxy.log.routed(backend, len(balancer.pool.backends))
         self._connect(backend)
 
     def _lease_pinned(self, balancer: Balancer, pinned: Backend) -> Lease:
@@ -122,10 +122,20 @@ class Attempts:
             return
         if self._waits_since is not None:
             self._stop_waiting()
+        if error.is_full:
+            self._refuse_for_lack_of_room(str(error))
+        elif self._failure is not None and self._failure.request_was_sent:
+            self._refuse_for(self._failure)
+        else:
+            self._give_up(error.status, str(error))
+
+    def _refuse_for_lack_of_room(self, message: str) -> None:
+        assert self.route is not None
+        self.proxy.admission.refuse("queue", self.route.balancer.pool.name, message.rstrip("."))
         if self._failure is not None and self._failure.request_was_sent:
             self._refuse_for(self._failure)
         else:
-            self._give_up(error.status, str(error), self._advice() if error.is_full else 0)
+            self._give_up(503, message, self._advice())
 
     def _wait(self) -> bool:
         """Wait for room; ``False`` if too many do so, or this has waited long enough already.
@@ -160,14 +170,10 @@ class Attempts:
         assert self.route is not None
         self._stop_waiting()
         seconds, name = self.route.timeouts.queue, self.route.balancer.pool.name
-        if self._failure is not None and self._failure.request_was_sent:
-            self._refuse_for(self._failure)
-        elif self._pinned is not None:
-            message = f"The server that this belongs to had no room within {seconds:g} seconds."
-            self._give_up(503, message, self._advice())
-        else:
-            message = f"No server of the pool '{name}' had room within {seconds:g} seconds."
-            self._give_up(503, message, self._advice())
+        who_had = f"No server of the pool '{name}' had"
+        if self._pinned is not None:
+            who_had = "The server that this belongs to had no"
+        self._refuse_for_lack_of_room(f"{who_had} room within {seconds:g} seconds.")
 
     def _advice(self) -> int:
         """In how many seconds to try again: by then who waits now was served or is gone."""

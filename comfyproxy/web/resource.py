@@ -10,7 +10,7 @@ from twisted.web.server import NOT_DONE_YET
 from comfyproxy.core.addresses import Address, parse_addresses
 from comfyproxy.core.balancer import Balancer
 from comfyproxy.core.changes import Changes, diff
-from comfyproxy.core.config import Limits, Timeouts
+from comfyproxy.core.config import DEFAULT_RETRIES, Limits, RequestIDs, Timeouts
 from comfyproxy.core.headerrules import compile_rules, parse_rule
 from comfyproxy.core.headers import WRITTEN
 from comfyproxy.core.pool import Pool
@@ -45,8 +45,9 @@ class RoundRobinResource(ReverseProxyResource):
     their sockets are always read (`comfyproxy.proxy.relay`), and answers of our own have ComfyUI's error
     shape. ``trusted`` are networks of proxies whose ``X-Forwarded-For`` is believed, ``forwarding`` what
     backends are told by (`comfyproxy.core.headers.WRITABLE`). ``request_headers`` and ``response_headers``
-    are rules such as ``set X-Client: {client}``, ``add NAME: VALUE`` or ``remove NAME``. ``log`` gets the
-    lines that the site's own log has not. ``debug`` names servers in the answers of our own.
+    are rules such as ``set X-Client: {client}``, ``add NAME: VALUE`` or ``remove NAME``. ``retries`` and
+    ``retry_on`` are those of a `Route`, ``request_ids`` those of a `Proxy`. ``log`` gets the lines that the
+    site's own log has not. ``debug`` names servers in the answers of our own.
 
     ``host`` and ``port`` are the first server's. `ConfigError` is raised for servers that do not parse,
     ``ValueError`` for networks and rules.
@@ -68,6 +69,9 @@ class RoundRobinResource(ReverseProxyResource):
         forwarding: tuple[str, ...] = WRITTEN,
         request_headers: Iterable[str] = (),
         response_headers: Iterable[str] = (),
+        retries: int = DEFAULT_RETRIES,
+        retry_on: Iterable[int] = (),
+        request_ids: RequestIDs = "errors",
         log: AccessLog | None = None,
         debug: bool = False,
     ) -> None:
@@ -88,6 +92,8 @@ class RoundRobinResource(ReverseProxyResource):
                         self.balancer,
                         timeouts,
                         comfyui,
+                        retries=retries,
+                        retry_on=frozenset(retry_on),
                         request_rules=compile_rules(parse_rule(text, "request") for text in request_headers),
                         response_rules=compile_rules(
                             parse_rule(text, "response") for text in response_headers
@@ -100,6 +106,7 @@ class RoundRobinResource(ReverseProxyResource):
             log=log,
             trusted=trusted,
             forwarding=forwarding,
+            request_ids=request_ids,
             debug=debug,
         )
 

@@ -136,6 +136,16 @@ def test_without_a_timeout_it_waits_for_ever(full):
     assert rig.answer(client).status == 200
 
 
+def test_what_gets_no_room_is_counted_and_told_now_and_then(full, caplog):
+    rig = full(timeouts=Timeouts(queue=5))
+    for _ in range(3):
+        rig.ask(get(b"waits"))
+    rig.advance(6)
+    assert rig.proxy.admission.refused["queue"] == 3
+    lines = [record.getMessage() for record in caplog.records if "room" in record.getMessage()]
+    assert lines == ["No server of the pool 'default' had room within 5 seconds."]
+
+
 @pytest.mark.parametrize("limit", [0, 2])
 def test_no_more_wait_than_may(full, limit):
     rig = full()

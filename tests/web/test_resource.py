@@ -324,6 +324,27 @@ def test_what_backends_are_told_and_rules_for_fields_can_be_chosen(make_rig: Mak
     assert b"Server" not in client.read()
 
 
+def test_retries_and_request_ids_can_be_chosen(make_rig: MakeRig) -> None:
+    rig = make_rig(
+        lambda reactor: RoundRobinResource(
+            "http://10.0.0.1, http://10.0.0.2, http://10.0.0.3",
+            reactor=reactor,
+            retries=1,
+            retry_on=[503],
+            request_ids="answers",
+        )
+    )
+    client = rig.ask(get(b"/"))
+    ids = []
+    for _ in range(2):
+        server = rig.accept()
+        ids += [one for one in fields(server.read()) if one.startswith(b"X-Request-ID: ")]
+        server.send(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")
+    received = client.read()
+    assert line(received) == b"HTTP/1.1 503 Busy"
+    assert [ids[0].lower()] * 2 == [one.lower() for one in (ids[1], *fields(received)) if b"equest-" in one]
+
+
 def test_a_rule_that_is_none_is_told_at_once() -> None:
     with pytest.raises(ValueError, match="is not a rule for header fields"):
         RoundRobinResource("http://10.0.0.1", request_headers=["X-A: 1"])
