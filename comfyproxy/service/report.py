@@ -102,6 +102,7 @@ def _pool_object(pool: PoolConfig) -> dict[str, Any]:
         "placement": pool.placement,
         "balance": str(pool.balance),
         "sticky": pool.sticky,
+        "probe": pool.health.probe,
         "insecure_backends": pool.insecure_backends,
         "send_proxy_protocol": pool.send_proxy_protocol,
         "servers": [_server_object(index, address) for index, address in enumerate(pool.addresses)],

@@ -127,6 +127,7 @@ def test_the_object_has_all_of_it() -> None:
                 "placement": "client",
                 "balance": "round-robin",
                 "sticky": "none",
+                "probe": "comfyui",
                 "insecure_backends": False,
                 "send_proxy_protocol": "none",
                 "servers": [
