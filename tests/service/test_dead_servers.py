@@ -1,6 +1,7 @@
 """A whole service on a network in memory: servers die and come back, and operators take them out."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from os import urandom
 from pathlib import Path
@@ -94,9 +95,8 @@ def farm(tmp_path: Path) -> Iterator[Callable[..., Farm]]:
 
 
 def logged(caplog: Any) -> list[str]:
-    return [
-        line for line in caplog.messages if line.startswith(("http://", "Pool ")) and " servers." not in line
-    ]
+    """What the log says of changes."""
+    return [line for line in caplog.messages if re.match(r"http:\S+ is |Pool .* servers up", line)]
 
 
 def test_server_that_dies_gets_nothing_after_three_checks_and_something_again_when_it_is_back(
@@ -117,6 +117,50 @@ def test_server_that_dies_gets_nothing_after_three_checks_and_something_again_wh
     assert logged(caplog) == [
         "http://10.0.0.2:8188 is DOWN: connection refused (3 checks)",
         "http://10.0.0.2:8188 is UP: GET /prompt was answered (2 checks)",
+    ]
+
+
+def test_server_that_comes_back_reaches_its_share_little_by_little(farm: Any) -> None:
+    one = farm(2, slow_start="60s", probe_rise="1")
+    one.kill(1)
+    one.pass_time(8)
+    one.revive(1)
+    one.pass_time(6)
+    one.served()
+    shares = []
+    for _ in range(4):
+        one.ask(24)
+        shares.append(one.served()[1])
+        one.pass_time(20)
+    assert shares[0] in (2, 3, 4)
+    assert shares == sorted(shares)
+    assert shares[3] == 12
+
+
+@pytest.mark.parametrize("balance", ["least-conn", "random-two", "ewma", "first", "ip-hash"])
+def test_no_policy_chooses_a_dead_server(farm: Any, balance: str) -> None:
+    one = farm(3, balance=balance)
+    one.kill(0)
+    one.pass_time(8)
+    one.served()
+    assert one.ask(12) == [b"HTTP/1.1 200 OK"] * 12
+    assert one.served()[0] == 0
+    assert not one.servers[0].open_connections
+
+
+def test_server_whose_requests_fail_is_left_out_and_tried_again(farm: Any, caplog: Any) -> None:
+    one = farm(2, app="http", eject_time="20s")
+    one.kill(0)
+    one.ask(12)
+    one.revive(0)
+    assert one.ask(4) == [b"HTTP/1.1 200 OK"] * 4
+    assert one.served() == [0, 16]
+    one.pass_time(20)
+    one.ask(4)
+    assert one.served() == [2, 2]
+    assert logged(caplog) == [
+        "http://10.0.0.1:8188 is left out for 20 s: no connection (5 requests in a row)",
+        "http://10.0.0.1:8188 is tried again",
     ]
 
 
