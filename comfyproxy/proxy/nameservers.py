@@ -70,6 +70,7 @@ class Question(DatagramProtocol):
     """
 
     noisy = False
+    transport: Any
 
     def __init__(self, reactor: Any, server: tuple[str, int], name: str, timeout: float) -> None:
         self.answer: Deferred[Found | None] = Deferred(lambda _: self._close())
