@@ -93,7 +93,7 @@ class Downstream(Answering):
         """Start the request in ``data``, and those behind it as long as each is answered at once."""
         self._reading = True
         self._held = data
-        while self._held and self._is_free and self._read_head():
+        while self._read_head() and self._held and self._is_free:
             pass
         self._reading = False
 
@@ -115,7 +115,7 @@ class Downstream(Answering):
             if end > self._limits.line or end > self._limits.head:
                 self._check_size(data[:end])
             head = parse_request_head(data[:end])
-            if data.count(b"\n", 0, end) - 2 > self._limits.fields:
+            if len(head.block.fields) > self._limits.fields:
                 raise ProtocolError(431, "The request has too many header fields.")
         except ProtocolError as error:
             self._refuse(error, head)
@@ -217,13 +217,11 @@ class Downstream(Answering):
             self._close()
         else:
             route = exchange.route if exchange is not None else None
-            self._await_next(self._proxy.timeouts if route is None else route.timeouts)
-
-    def _await_next(self, timeouts: Timeouts) -> None:
-        self._head_began = False
-        self._proxy.deadlines.set(self, timeouts.keepalive)
-        if not self._full:
-            self._read_next()
+            timeouts = self._proxy.timeouts if route is None else route.timeouts
+            self._head_began = False
+            self._proxy.deadlines.set(self, timeouts.keepalive)
+            if not self._full and (self._held or self._held_back):
+                self._read_next()
 
     def _read_next(self) -> None:
         if self._held_back:

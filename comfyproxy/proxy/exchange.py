@@ -27,7 +27,7 @@ from comfyproxy.core.headerrules import ValueOf, lookup
 from comfyproxy.core.headers import HOP_BY_HOP, Forwarder, refuse_early
 from comfyproxy.core.http1 import UNTIL_CLOSE, RequestHead, ResponseHead
 from comfyproxy.core.retries import FAILED_STATUSES
-from comfyproxy.core.routing import NeedBody, Pin, Refuse, Rewrite, Search
+from comfyproxy.core.routing import Decision, Default, NeedBody, Pin, Refuse, Rewrite, Search
 from comfyproxy.core.websocket import accepts, is_websocket_request
 from comfyproxy.errors import BackendProtocolError
 from comfyproxy.proxy.admission import TOO_OFTEN
@@ -116,11 +116,15 @@ class Exchange(RequestAttempts):
         assert self.route is not None
         balancer = self.route.balancer
         router = balancer.router
-        if router is None:
-            balancer.budget.requests += 1
-            self._choose()
-            return
-        decision = router.route(self.head, body, self.proxy.reactor.seconds())
+        if router is not None:
+            decision = router.route(self.head, body, self.proxy.reactor.seconds())
+            if not isinstance(decision, Default) and not self._follow(decision, body):
+                return
+        balancer.budget.requests += 1
+        self._choose()
+
+    def _follow(self, decision: Decision, body: bytes | None) -> bool:
+        """Go by what the router says; whether a backend is to be chosen now."""
         if isinstance(decision, Pin):
             self._pinned = decision.backend
             self._strict = decision.strict
@@ -128,12 +132,11 @@ class Exchange(RequestAttempts):
             self._searching = True
         elif isinstance(decision, Refuse):
             self.refuse(decision.status, decision.message)
-            return
+            return False
         elif isinstance(decision, NeedBody) and body is None:
             self._gather(decision.limit)
-            return
-        balancer.budget.requests += 1
-        self._choose()
+            return False
+        return True
 
     def _gather(self, limit: int) -> None:
         self._limit = limit
@@ -247,7 +250,7 @@ class Exchange(RequestAttempts):
         assert self.route is not None
         if complete:
             self._upstream = None
-        if self._lease is not None and self._lease.watcher is not None:
+        if self.route.balancer.is_curious:
             self._seconds = self.proxy.reactor.seconds() - (self._asked_at or self.started)
         if self._searching and head.status == 404 and self._search_on():
             return
@@ -306,7 +309,7 @@ class Exchange(RequestAttempts):
             )
             return
         assert self.route is not None and self._lease is not None
-        if self._lease.watcher is not None:
+        if self.route.balancer.is_curious:
             self._seconds = self.proxy.reactor.seconds() - (self._asked_at or self.started)
         if self.route.comfyui:
             self.route.balancer.exempt(self._lease)
