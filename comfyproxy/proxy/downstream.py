@@ -18,7 +18,6 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from comfyproxy.core.chunked import CHUNKED
-from comfyproxy.core.config import Timeouts
 from comfyproxy.core.http1 import RequestHead, check_partial_head, parse_request_head
 from comfyproxy.errors import ProtocolError
 from comfyproxy.proxy.admission import TOO_MANY_CONNECTIONS
