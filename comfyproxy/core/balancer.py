@@ -48,7 +48,7 @@ class Balancer:
         self.keep_host = keep_host
         self.waiting = Waiting()
         self.budget = RetryBudget()
-        self._clock = clock
+        self.clock = clock
         pool.on_change = self._changed
         self._balance: Balance | None = None
         if policy is None or isinstance(policy, Balance):
@@ -60,7 +60,7 @@ class Balancer:
         """Use the policy that ``balance`` names from now on; what it already uses goes on as it is."""
         if balance != self._balance:
             self._balance = balance
-            policy, spare = (make_policy(balance, clock=self._clock) for _ in range(2))
+            policy, spare = (make_policy(balance, clock=self.clock) for _ in range(2))
             self._take(policy, spare, balance.key_of)
 
     def _take(self, policy: Policy | Selection, spare: Policy | Selection, key_of: KeyOf | None) -> None:
@@ -73,13 +73,13 @@ class Balancer:
 
     def apply(self, changes: Changes) -> None:
         """Take a reload: the pool changes, its survivors keep their state."""
-        self.pool.apply(changes, self._clock())
+        self.pool.apply(changes, self.clock())
         self._use()
         self.waiting.look_again()
 
     def follow(self, rules: HealthRules) -> None:
         """Let the pool go by other rules of health."""
-        self.pool.follow(rules, self._clock())
+        self.pool.follow(rules, self.clock())
         self._use()
         self.waiting.look_again()
 
@@ -90,7 +90,6 @@ class Balancer:
         self._selection.use(primaries)
         self._spare.use(spares)
         self.is_curious = self._selection.watches or self._spare.watches or may_fill(backends)
-        self._watcher = self if self.is_curious or self.pool.rules.ejection.failures else None
 
     def choose(self, tried: Collection[Backend] = (), key: bytes | None = None) -> Lease:
         """A lease on the next backend of the policy's order that may be used and is not in ``tried``.
@@ -102,14 +101,14 @@ class Balancer:
             backend = self._spare.pick(key, tried)
             if backend is None:
                 raise self._none_available(tried)
-        lease = Lease(backend, self._watcher)
+        lease = Lease(backend, self)
         if self.is_curious:
             self._selection_of(backend).taken(backend)
         return lease
 
     def lease(self, backend: Backend) -> Lease:
         """A lease on ``backend``, whatever the policy says."""
-        lease = Lease(backend, self._watcher)
+        lease = Lease(backend, self)
         if self.is_curious:
             self._selection_of(backend).taken(backend)
         return lease
@@ -126,11 +125,11 @@ class Balancer:
         """Tell the policy, the pool and those who wait how the work under ``lease`` ended."""
         backend = lease.backend
         if outcome is not Outcome.ANSWERED or backend.failures:
-            self.pool.noted(backend, outcome, self._clock())
+            self.pool.noted(backend, outcome, self.clock())
         if self.is_curious:
             if outcome in FAILURES:
                 seconds = max(seconds, FAILED_SECONDS)
-            self._selection_of(backend).given_back(backend, seconds, self._clock())
+            self._selection_of(backend).given_back(backend, seconds, self.clock())
             if self.waiting:
                 self.waiting.offer(backend)
 

@@ -282,10 +282,23 @@ def test_failure_counts_as_slow(outcome: Outcome, seconds: float, counted: float
     assert policy.told[-1] == ("given back", "a", counted, 7.0)
 
 
-def test_leases_are_not_watched_when_nobody_wants_to_know() -> None:
-    balance = balancer("a")
-    assert balance.choose().watcher is None
-    assert balance.lease(balance.pool.backends[0]).watcher is None
+def test_policy_is_told_only_of_failures_when_it_does_not_care() -> None:
+    policy = Listening(watches=False)
+    balance = Balancer(Pool("gpus", [address("a")]), policy)
+    balance.choose().release(Outcome.ANSWERED)
+    balance.lease(balance.pool.backends[0]).release()
+    assert policy.told == [("key", None)]
+
+
+def test_work_from_before_a_limit_makes_room_for_work_after_it() -> None:
+    balance = balancer("a", "b")
+    before = [balance.choose() for _ in range(4)]
+    balance.apply(diff(balance.pool.addresses, [address("a", max_conns=1), address("b", max_conns=1)]))
+    with pytest.raises(NoBackendAvailable):
+        balance.choose()
+    for lease in before:
+        lease.release(Outcome.ANSWERED)
+    assert sorted(hosts([balance.choose(), balance.choose()])) == ["a", "b"]
 
 
 def test_pool_that_ejects_is_told_of_failures_and_the_policy_of_nothing() -> None:

@@ -72,6 +72,8 @@ class RoundRobin(Selection):
 
     def update(self, backend: Backend) -> None:
         """Take it in again if it waited for that, and give it its share."""
+        if backend.removed:
+            return
         if backend.weight != backend.address.weight:
             self._ramping.add(backend)
         else:

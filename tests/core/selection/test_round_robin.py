@@ -235,3 +235,15 @@ def test_full_backends_of_unequal_weight_are_left_out_at_once_as_in_nginx() -> N
 
 def test_backends_without_a_limit_need_no_watching() -> None:
     assert not RoundRobin(servers((1, 2))).watches
+
+
+def test_work_that_ends_on_a_removed_backend_that_began_slowly_changes_nothing() -> None:
+    a, b = backends = servers((1, 1), max_conns=5)
+    policy = RoundRobin(backends)
+    begin(policy, b)
+    b.weight = 0.5
+    policy.use([a])
+    b.removed = True
+    end(policy, b)
+    assert not policy._ramping
+    assert drawn(policy, 3) == [a, a, a]
