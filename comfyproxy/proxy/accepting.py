@@ -3,6 +3,9 @@
 Twisted's own port keeps one descriptor in reserve, to accept and close whoever comes, one log line each. A
 moment later there would have been room: a connection that ends gives its descriptor back. So a port of this
 kind stops reading for `PAUSE` seconds, as nginx does (``ngx_event_accept.c``), and says so once in a while.
+
+Who waits in the queue when a port closes would be reset: the kernel has told him that he is connected, so he
+is let in, and the proxy tells him what it has to tell.
 """
 
 import socket
@@ -83,8 +86,9 @@ class PatientPort(Port):
                 "No new connections for now: {error}. Clients wait; raise the limit of file descriptors.",
                 error=error.strerror,
             )
-        self.stopReading()
-        self._pause = self.reactor.callLater(PAUSE, self._go_on)
+        if self._pause is None:
+            self.stopReading()
+            self._pause = self.reactor.callLater(PAUSE, self._go_on)
 
     def _go_on(self) -> None:
         self._pause = None
@@ -92,7 +96,12 @@ class PatientPort(Port):
             self.startReading()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """As `Port` does it; nothing is tried again."""
+        """As `Port` does it; but who is in the queue, and thinks that he is connected, is let in before."""
+        if self.connected:
+            self.doRead()
+            if self._shouldShutdown:
+                # At once: whoever comes after the last look is reset.
+                self.socket.shutdown(socket.SHUT_RDWR)
         pause, self._pause = self._pause, None
         if pause is not None:
             pause.cancel()

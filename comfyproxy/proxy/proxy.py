@@ -152,7 +152,11 @@ class Proxy:
         """After a reload: close the idle connections of backends that it took out, let those that stay go by
         the new timeouts; what runs goes on."""
         for backend in [backend for backend in self._connectors if backend.removed]:
-            self._connectors.pop(backend).close_idle()
+            connector = self._connectors[backend]
+            connector.close_idle()
+            # What is still open may be idle again when another reload has brought the backend back.
+            if not connector.open:
+                del self._connectors[backend]
             self._failures.pop(backend, None)
         for connector in self._connectors.values():
             connector.timeouts = self.timeouts

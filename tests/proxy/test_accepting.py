@@ -124,3 +124,14 @@ def test_a_shortage_is_the_gates_business_too(port: Any, reactor: ReactorOfOnePo
     port.gate.is_shut = True
     reactor.advance(PAUSE)
     assert reactor.reads == []
+
+
+def test_who_is_in_the_queue_of_a_port_that_closes_is_let_in(port: Any, reactor: ReactorOfOnePort) -> None:
+    accepted: list[Any] = []
+    port.factory.buildProtocol = lambda address: accepted.append(address)
+    with socket.socket() as client:
+        come(port, client)
+        port.loseConnection()
+        assert accepted == []
+        reactor.advance(0)
+    assert len(accepted) == 1

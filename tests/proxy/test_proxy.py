@@ -88,6 +88,21 @@ def test_idle_connections_of_a_server_that_is_to_get_nothing_are_closed(make_rig
     assert [len(backend.open_connections) for backend in rig.backends] == [0, 0]
 
 
+def test_a_server_that_is_back_before_its_last_answer_keeps_the_connection_of_that(make_rig):
+    rig = make_rig(ScriptedBackend(), ScriptedBackend())
+    rig.ask(GET)
+    addresses = rig.pool.addresses
+    remove(rig, 0)
+    rig.balancer.apply(diff(rig.pool.addresses, addresses))
+    rig.proxy.forget_removed()
+    rig.backends[0].connections[0].send(OK)
+    rig.network.run()
+    for _ in range(2):
+        rig.ask(GET)
+    assert [len(backend.connections) for backend in rig.backends] == [1, 1]
+    remove(rig, 0, 1)
+
+
 def test_what_runs_on_a_removed_server_is_finished_there(make_rig):
     rig = make_rig(ScriptedBackend(), ScriptedBackend([Step(send=OK)]))
     client = rig.ask(GET)

@@ -26,7 +26,7 @@ T = TypeVar("T")
 PAUSE = 0.01
 """Seconds between two looks at what tells nobody when it changes: a file, another process."""
 
-QUIET = {"probe": "none", "eject": "0"}
+QUIET = {"probe": "none", "eject_failures": "0"}
 """Options that keep checks of the daemon's own out of a script of exchanges."""
 
 
@@ -62,7 +62,7 @@ class Daemon:
         self.log_path = directory / "daemon.log"
         ours, theirs = socket.socketpair()
         ours.settimeout(PATIENCE)
-        silence = [f"--{name}={value}" for name, value in QUIET.items() if name in OPTION and quiet]
+        silence = [f"--{OPTION[key].name}={value}" for key, value in QUIET.items() if quiet]
         listen = ["--listen", "tcp:0:interface=127.0.0.1", "--access-log", log]
         with open(self.log_path, "wb") as printed:
             self.process = subprocess.Popen(
@@ -84,9 +84,17 @@ class Daemon:
             self.kill()
             raise
 
-    def connect(self) -> Connection:
-        """A client's connection."""
-        return Connection(socket.create_connection(("127.0.0.1", self.port), PATIENCE))
+    def connect(self, window: int = 0) -> Connection:
+        """A client's connection, with a buffer of ``window`` octets for what it is sent, if that is given."""
+        connection = socket.socket()
+        if window:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
+        try:
+            connection.connect(("127.0.0.1", self.port))
+        except OSError:
+            connection.close()
+            raise
+        return Connection(connection)
 
     def ask(self, request: bytes) -> Connection:
         """A client's connection on which ``request`` was sent."""

@@ -53,6 +53,11 @@ class Connection:
         """Send all of ``data``."""
         self.socket.sendall(data)
 
+    def dribble(self, data: bytes) -> None:
+        """Send ``data`` if the other side still takes any."""
+        with suppress(ConnectionError):
+            self.socket.send(data)
+
     def wait(self) -> None:
         """Wait until there is something to read, and leave it."""
         self.socket.recv(1, socket.MSG_PEEK)
