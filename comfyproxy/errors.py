@@ -86,6 +86,12 @@ class ConnectFailed(BackendError):
         super().__init__(message, request_was_sent=False)
 
 
+class OutOfDescriptors(ConnectFailed):
+    """This process had no file descriptor, or no memory, for a connection: it says nothing of the backend."""
+
+    status = 503
+
+
 class BackendLost(BackendError):
     """The backend's connection ended before its answer did."""
 

@@ -28,7 +28,8 @@ PAUSE = 0.25
 LOG_INTERVAL = 60.0
 """Seconds between two log lines about it."""
 
-_EXHAUSTED = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
+EXHAUSTED = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
+"""What the system says when it has no descriptor, or no memory for one."""
 
 
 class ListeningSocket(socket.socket):
@@ -55,7 +56,7 @@ class ListeningSocket(socket.socket):
         try:
             return super().accept()
         except OSError as error:
-            if error.errno not in _EXHAUSTED:
+            if error.errno not in EXHAUSTED:
                 raise
             self._exhausted(error)
             raise BlockingIOError(EAGAIN, "nothing to accept with") from error

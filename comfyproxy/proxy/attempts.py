@@ -23,7 +23,7 @@ from comfyproxy.core.http1 import RequestHead, ResponseHead
 from comfyproxy.core.retries import explain, may_try_again, outcome_of
 from comfyproxy.core.routes import Route
 from comfyproxy.core.routing import Rewrite
-from comfyproxy.errors import BackendError, BackendLost, ConnectFailed, NoBackendAvailable
+from comfyproxy.errors import BackendError, BackendLost, ConnectFailed, NoBackendAvailable, OutOfDescriptors
 from comfyproxy.proxy.dialing import Dialer
 from comfyproxy.proxy.front import Front
 from comfyproxy.proxy.proxyprotocol import greeting
@@ -31,6 +31,8 @@ from comfyproxy.proxy.upstream import Upstream
 
 if TYPE_CHECKING:
     from comfyproxy.proxy.proxy import Proxy
+
+OUT_OF_DESCRIPTORS = "This proxy has too many connections open to make one more to a server."
 
 LONGEST_ADVICE = 60
 """Seconds that a client is told to wait at most before it tries again."""
@@ -191,6 +193,9 @@ class Attempts:
         self._attempt_failed(error)
 
     def _attempt_failed(self, error: BackendError) -> None:
+        if isinstance(error, OutOfDescriptors):
+            self._ran_short()
+            return
         # What killed two servers is not shown to a third.
         is_fatal = error.request_was_sent and self._failure is not None and self._failure.request_was_sent
         goes_on = not is_fatal and self._may_repeat(error) and self._may_go_on(error.request_was_sent)
@@ -201,6 +206,12 @@ class Attempts:
             self._choose()
         else:
             self._refuse_for(error)
+
+    def _ran_short(self) -> None:
+        """There is no descriptor for a connection, which is no server's fault, nor better at another one."""
+        self.proxy.ran_short()
+        self._release(Outcome.ABANDONED)
+        self._give_up(503, OUT_OF_DESCRIPTORS, 1)
 
     def _pass_over(self, error: BackendError, outcome: Outcome) -> None:
         """The attempt failed: give its lease back, and make no other one at the same backend."""

@@ -18,7 +18,8 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from comfyproxy.core.addresses import Address
-from comfyproxy.errors import ConnectFailed
+from comfyproxy.errors import ConnectFailed, OutOfDescriptors
+from comfyproxy.proxy.accepting import EXHAUSTED
 from comfyproxy.proxy.proxyprotocol import Greeted
 from comfyproxy.proxy.resolver import Resolver
 
@@ -65,6 +66,7 @@ class Dialer:
         self.tls = tls
         self._attempts: list[Attempt] = []
         self._error = "its name has no address"
+        self._is_short = False
         self._names = names
         self._next_timer: IDelayedCall | None = None
         self._targets: tuple[str, ...] = ()
@@ -102,11 +104,15 @@ class Dialer:
         assert waiter is not None
         waiter.connection_ready(upstream)
 
-    def failed(self, attempt: "Attempt", why: str) -> None:
-        """One address did not do; go on to the next."""
+    def failed(self, attempt: "Attempt", why: str, is_short: bool = False) -> None:
+        """One address did not do; go on to the next. ``is_short`` says that there are no descriptors."""
         self._attempts.remove(attempt)
         self._error = why
-        self._suspect(attempt)
+        self._is_short = is_short
+        if is_short:
+            self._targets = ()
+        else:
+            self._suspect(attempt)
         self._try_next()
 
     def _suspect(self, attempt: "Attempt") -> None:
@@ -145,7 +151,7 @@ class Dialer:
             self._suspect(attempt)
         self._end()
         if waiter is not None:
-            waiter.connect_failed(ConnectFailed(why))
+            waiter.connect_failed(OutOfDescriptors(why) if self._is_short else ConnectFailed(why))
 
     def _end(self) -> None:
         self._waiter = None
@@ -200,11 +206,11 @@ class Attempt:
         else:
             dialer.succeeded(self, upstream)
 
-    def failed(self, why: str) -> None:
-        """It came to nothing."""
+    def failed(self, why: str, is_short: bool = False) -> None:
+        """It came to nothing; ``is_short`` says that this is for want of a descriptor."""
         dialer, self._dialer = self._dialer, None
         if dialer is not None:
-            dialer.failed(self, why)
+            dialer.failed(self, why, is_short)
 
     def cancel(self) -> None:
         """Break it off; the dialer has what it wants, or wants nothing more."""
@@ -227,7 +233,8 @@ class _AttemptFactory(ClientFactory):
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
         error = reason.value
         text = error.args[-1] if isinstance(error, ConnectError) and error.args else error
-        self._attempt.failed(str(text).rstrip(".").lower())
+        is_short = getattr(error, "osError", None) in EXHAUSTED
+        self._attempt.failed(str(text).rstrip(".").lower(), is_short)
 
 
 def _is_literal(host: str) -> bool:

@@ -72,8 +72,9 @@ class Gate:
 
     def run_short(self) -> None:
         """There are no descriptors: accept nobody until one connection is gone, or for `BREATH` seconds."""
-        self._is_short = True
-        self._shut(BREATH)
+        if not self._is_short:
+            self._is_short = True
+            self._shut(BREATH)
 
     def look(self) -> None:
         """Open if there is room, shut if there is none."""

@@ -22,7 +22,7 @@ from comfyproxy.core.backend import AdminState, Backend
 from comfyproxy.core.pool import Pool
 from comfyproxy.core.probing import AnswerReader, Probe, Verdict
 from comfyproxy.core.proxyprotocol import own_header
-from comfyproxy.errors import ConnectFailed, ProtocolError
+from comfyproxy.errors import ConnectFailed, OutOfDescriptors, ProtocolError
 from comfyproxy.proxy.dialing import Attempt, Dialer
 from comfyproxy.proxy.resolver import Resolver
 from comfyproxy.proxy.tls import client_tls
@@ -86,7 +86,8 @@ class Slots:
 
 
 class Check:
-    """One check of one server; ``done`` gets the verdict, unless `stop` is called first.
+    """One check of one server; ``done`` gets the verdict, unless `stop` is called first. It gets None if this
+    process had no descriptor for it.
 
     Its second argument says whether the server took the connection and then left the time run out.
     """
@@ -96,7 +97,7 @@ class Check:
         reactor: Any,
         backend: Backend,
         plan: ProbePlan,
-        done: Callable[[Verdict, bool], None],
+        done: Callable[[Verdict | None, bool], None],
         names: Resolver | None = None,
     ) -> None:
         self._names = names
@@ -142,7 +143,7 @@ class Check:
     def connect_failed(self, error: ConnectFailed) -> None:
         """It does not stand."""
         self._dialer = None
-        self._conclude(Verdict(False, str(error)))
+        self._conclude(None if isinstance(error, OutOfDescriptors) else Verdict(False, str(error)))
 
     def received(self, data: bytes) -> None:
         """A part of the answer."""
@@ -169,7 +170,7 @@ class Check:
         what = "answer" if self._was_taken else "connection"
         self._conclude(Verdict(False, f"no {what} within {self._plan.timeout:g} s"), is_slow=self._was_taken)
 
-    def _conclude(self, verdict: Verdict, is_slow: bool = False) -> None:
+    def _conclude(self, verdict: Verdict | None, is_slow: bool = False) -> None:
         self._end()
         self._done(verdict, is_slow)
 
@@ -349,10 +350,13 @@ class _Round:
         self._check = Check(probes.reactor, self._backend, plan, self._concluded, probes.names)
         self._check.start()
 
-    def _concluded(self, verdict: Verdict, is_slow: bool) -> None:
+    def _concluded(self, verdict: Verdict | None, is_slow: bool) -> None:
         self._check = None
         probes, backend = self._probes, self._backend
         probes.slots.give_back()
+        if verdict is None:
+            self.schedule(probes.pause(backend))
+            return
         assert probes.plan is not None
         has_work = self._has_work or backend.leases > 0 or not backend.health.known
         if verdict.ok:

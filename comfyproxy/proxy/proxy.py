@@ -148,6 +148,14 @@ class Proxy:
         more = f" ({count} more failures since the last such line)" if count else ""
         self.log_of_failures.warn("{url}: {error}{more}", url=backend.url, error=error, more=more)
 
+    def ran_short(self) -> None:
+        """There was no descriptor for a connection to a server: give up those that are not in use."""
+        text = "There is no file descriptor left for a connection to a server"
+        self.admission.refuse("descriptors", "", text)
+        self.admission.gate.run_short()
+        for connector in self._connectors.values():
+            connector.close_idle()
+
     def forget_removed(self) -> None:
         """After a reload: close the idle connections of backends that it took out, let those that stay go by
         the new timeouts; what runs goes on."""

@@ -7,7 +7,7 @@ waiting are replaced. When one end closes with octets unread, or is reset, the o
 # ruff: noqa: N802, N803 -- most of these names are those of Twisted's reactors.
 
 from collections.abc import Callable
-from errno import EADDRINUSE
+from errno import EADDRINUSE, EMFILE
 from itertools import count
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.base import BaseConnector
 from twisted.internet.error import (
     CannotListenError,
+    ConnectBindError,
     ConnectionDone,
     ConnectionLost,
     ConnectionRefusedError,
@@ -107,6 +108,9 @@ class MemoryConnector(BaseConnector):
     def _arrive(self) -> None:
         if self.state != "connecting" or self._destination.host in self.reactor.silent:
             return
+        if self.reactor.is_short:
+            self.failIfNotConnected(ConnectBindError(EMFILE, "Too many open files"))
+            return
         port = self.reactor.ports.get((self._destination.host, self._destination.port))
         if port is None:
             self.failIfNotConnected(ConnectionRefusedError(string="Connection refused"))
@@ -169,7 +173,8 @@ class MemoryNetwork(Clock):
     """A reactor whose connections lead to its own ports, and whose time passes when it is told to.
 
     ``names`` says what each name resolves to. Hosts in ``silent`` never answer: connecting there takes for
-    ever. Nothing happens except in `run` and `advance`. ``connection`` is the class of its connections.
+    ever. While it ``is_short``, there are no descriptors to connect with. Nothing happens except in `run` and
+    `advance`. ``connection`` is the class of its connections.
     """
 
     _log = Logger(namespace="comfyproxy.testing")
@@ -179,6 +184,7 @@ class MemoryNetwork(Clock):
         self.window = window
         self.names: dict[str, list[str]] = {}
         self.silent: set[str] = set()
+        self.is_short = False
         self.ports: dict[tuple[str, int], MemoryPort] = {}
         self.numbers = count(49_152)
         self.nameResolver = self

@@ -71,3 +71,31 @@ def test_a_search_ends_with_any_other_answer(make_rig):
     rig = make_rig(answering(failed), answering(OK), router=Searching())
     assert b" 500 Oh" in rig.ask(GET).received
     assert rig.backends[1].requests == []
+
+
+def test_without_a_descriptor_for_a_server_the_client_is_told_and_no_server_blamed(make_rig):
+    rig = make_rig(answering(OK), answering(OK))
+    client = rig.client()
+    rig.network.is_short = True
+    rig.ask(GET, client=client)
+    assert client.received.startswith(b"HTTP/1.1 503 ")
+    assert b"\r\nRetry-After: 1\r\n" in client.received
+    assert b"too many connections open to make one more to a server" in client.take()
+    assert (rig.leases, [len(backend.connections) for backend in rig.backends]) == (0, [0, 0])
+    assert rig.proxy.admission.refused == {"descriptors": 1}
+    assert (rig.proxy.admission.gate.is_short, all(one.usable for one in rig.pool.backends)) == (True, True)
+    rig.network.is_short = False
+    assert rig.ask(GET, client=client).received.endswith(b"ok")
+    rig.advance(1)
+    assert not rig.proxy.admission.gate.is_shut
+
+
+def test_without_a_descriptor_idle_connections_to_servers_are_given_up(make_rig):
+    rig = make_rig(answering(OK), answering(OK))
+    client, other = rig.ask(GET), rig.client()
+    assert len(rig.backends[0].open_connections) == 1
+    rig.network.is_short = True
+    rig.ask(GET, client=other)
+    rig.advance(1)
+    assert rig.backends[0].open_connections == []
+    assert client.received.endswith(b"ok")

@@ -223,3 +223,15 @@ def test_who_is_told_of_an_end_that_nobody_waits_for_is_closed(shaking: Dialed) 
     shaking.network.run()
     assert (shaking.ready, shaking.failures) == ([], [])
     assert not any(server.open_connections for server in shaking.servers.values())
+
+
+def test_a_want_of_descriptors_is_no_fault_of_any_address() -> None:
+    dialed = Dialed("10.0.0.1", "10.0.0.2")
+    dialed.network.is_short = True
+    dialed.dial()
+    assert (dialed.tried, dialed.failures) == (["10.0.0.1"], ["too many open files"])
+    dialed.network.is_short = False
+    dialed.failures.clear()
+    dialed.dial()
+    dialed.dial()
+    assert (set(dialed.tried), len(dialed.ready), dialed.failures) == ({"10.0.0.1", "10.0.0.2"}, 2, [])

@@ -34,7 +34,7 @@ class Told:
     """A check, and what it said."""
 
     def __init__(self, network: MemoryNetwork, backend: Backend, probe: Any = HEALTH) -> None:
-        self.verdicts: list[tuple[Verdict, bool]] = []
+        self.verdicts: list[tuple[Verdict | None, bool]] = []
         plan = ProbePlan(probe, timeout=5.0)
         self.check = Check(network, backend, plan, lambda *verdict: self.verdicts.append(verdict))
         self.check.start()
@@ -43,6 +43,7 @@ class Told:
     @property
     def said(self) -> tuple[bool, str, bool]:
         ((verdict, is_slow),) = self.verdicts
+        assert verdict is not None
         return verdict.ok, verdict.reason, is_slow
 
 
@@ -115,6 +116,11 @@ def test_what_comes_behind_the_verdict_is_ignored(check: Any) -> None:
 
 def test_nobody_there_is_a_failure(network: MemoryNetwork) -> None:
     assert Told(network, Backend(address())).said == (False, "connection refused", False)
+
+
+def test_without_a_descriptor_there_is_no_verdict(network: MemoryNetwork) -> None:
+    network.is_short = True
+    assert Told(network, Backend(address(0))).verdicts == [(None, False)]
 
 
 def test_name_without_an_address_is_a_failure(network: MemoryNetwork) -> None:
@@ -233,6 +239,16 @@ def test_every_server_is_checked_at_once_and_then_at_each_interval(watch: Any) -
     assert watching.counts() == [0, 0]
     watching.pass_time(0.5)
     assert watching.counts() == [1, 1]
+
+
+def test_a_want_of_descriptors_takes_no_server_down(network: MemoryNetwork, watch: Any) -> None:
+    watched = watch(3)
+    network.advance(1)
+    network.is_short = True
+    for _ in range(50):
+        network.advance(1)
+    assert all(backend.usable for backend in watched.pool.backends)
+    network.is_short = False
 
 
 def test_interval_is_up_to_a_tenth_longer_or_shorter(watch: Any) -> None:
