@@ -25,7 +25,7 @@ from comfyproxy.proxy.resolver import Resolver
 class HealthWatch:
     """Watches the pool of ``balancer``: runs its checks, tells it when something is due, logs each change.
 
-    The balancer's clock must be the reactor's. ``on_gone`` hears of each backend that is to get nothing any
+    The time is that of the balancer's clock. ``on_gone`` hears of each backend that is to get nothing any
     more (it is down, or in MAINT): idle connections to it are of no use then. ``slots`` bounds the checks of
     all pools together.
     """
@@ -43,7 +43,7 @@ class HealthWatch:
         self._balancer = balancer
         self._pool = balancer.pool
         self._reactor = reactor
-        self._probes = PoolProbes(reactor, balancer.pool, slots, names=names)
+        self._probes = PoolProbes(reactor, balancer.pool, slots, names=names, clock=balancer.clock)
         self._on_gone = on_gone
         self._timer: IDelayedCall | None = None
 
@@ -52,6 +52,11 @@ class HealthWatch:
         self._pool.on_event = self._heard
         self._balancer.follow(rules)
         self._probes.follow(plan)
+        self._arm()
+
+    def look_again(self) -> None:
+        """The pool's servers are others than before."""
+        self._probes.follow(self._probes.plan)
         self._arm()
 
     def stop(self) -> None:
@@ -78,7 +83,7 @@ class HealthWatch:
         self._disarm()
         due = self._pool.due
         if due < inf:
-            self._timer = self._reactor.callLater(max(0.0, due - self._reactor.seconds()), self._turn)
+            self._timer = self._reactor.callLater(max(0.0, due - self._balancer.clock()), self._turn)
 
     def _disarm(self) -> None:
         timer, self._timer = self._timer, None
@@ -87,5 +92,5 @@ class HealthWatch:
 
     def _turn(self) -> None:
         self._timer = None
-        self._pool.turn(self._reactor.seconds())
+        self._pool.turn(self._balancer.clock())
         self._arm()

@@ -257,8 +257,10 @@ class PoolProbes:
         slots: Slots,
         random: Callable[[], float] = any_number,
         names: Resolver | None = None,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self.names = names
+        self.clock = clock if clock is not None else reactor.seconds
         self.reactor = reactor
         self.pool = pool
         self.slots = slots
@@ -362,5 +364,5 @@ class _Round:
         if verdict.ok:
             self._has_work = verdict.has_work
         is_busy = is_slow and has_work and probes.plan.is_patient
-        probes.pool.observed(backend, verdict.ok, probes.reactor.seconds(), verdict.reason, is_busy=is_busy)
+        probes.pool.observed(backend, verdict.ok, probes.clock(), verdict.reason, is_busy=is_busy)
         self.schedule(probes.pause(backend))

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred, ensureDeferred
@@ -13,9 +14,11 @@ from comfyproxy.core.changes import Changes, diff
 from comfyproxy.core.config import DEFAULT_RETRIES, Limits, RequestIDs, Timeouts
 from comfyproxy.core.headerrules import compile_rules, parse_rule
 from comfyproxy.core.headers import WRITTEN
-from comfyproxy.core.pool import Pool
+from comfyproxy.core.pool import HealthRules, Pool
 from comfyproxy.core.routes import Route, RouteTable
 from comfyproxy.proxy.accesslog import AccessLog
+from comfyproxy.proxy.health import HealthWatch
+from comfyproxy.proxy.probes import ProbePlan, Slots
 from comfyproxy.proxy.proxy import Proxy
 from comfyproxy.proxy.transports import with_eager_writes
 from comfyproxy.web.front import RequestFront
@@ -47,7 +50,8 @@ class RoundRobinResource(ReverseProxyResource):
     backends are told by (`comfyproxy.core.headers.WRITABLE`). ``request_headers`` and ``response_headers``
     are rules such as ``set X-Client: {client}``, ``add NAME: VALUE`` or ``remove NAME``. ``retries`` and
     ``retry_on`` are those of a `Route`, ``request_ids`` those of a `Proxy`. ``log`` gets the lines that the
-    site's own log has not. ``debug`` names servers in the answers of our own.
+    site's own log has not. ``probe`` says how servers are checked, ``health`` what is made of that and of
+    requests that fail; without either nothing is. ``debug`` names servers in the answers of our own.
 
     ``host`` and ``port`` are the first server's. `ConfigError` is raised for servers that do not parse,
     ``ValueError`` for networks and rules.
@@ -73,15 +77,21 @@ class RoundRobinResource(ReverseProxyResource):
         retry_on: Iterable[int] = (),
         request_ids: RequestIDs = "errors",
         log: AccessLog | None = None,
+        health: HealthRules | None = None,
+        probe: ProbePlan | None = None,
         debug: bool = False,
     ) -> None:
-        self.balancer = _balancer(pool)
-        addresses = self.balancer.pool.addresses
+        servers = pool.pool if isinstance(pool, Balancer) else _pool(pool)
+        addresses = servers.addresses
         host, port = (addresses[0].host, addresses[0].port) if addresses else ("", 0)
         if reactor is None:
             super().__init__(host, port, path)
         else:
             super().__init__(host, port, path, reactor)
+        if isinstance(pool, Balancer):
+            self.balancer = pool
+        else:
+            self.balancer = Balancer(servers, clock=self.reactor.seconds)
         timeouts = timeouts if timeouts is not None else Timeouts()
         self.proxy = Proxy(
             with_eager_writes(self.reactor),
@@ -109,6 +119,11 @@ class RoundRobinResource(ReverseProxyResource):
             request_ids=request_ids,
             debug=debug,
         )
+        self._watch: HealthWatch | None = None
+        if health is not None or probe is not None:
+            rules = replace(health or HealthRules(), probed=probe is not None)
+            self._watch = HealthWatch(self.reactor, self.balancer, Slots(), self.proxy.close_idle)
+            self._watch.follow(rules, probe)
 
     def render(self, request: Any) -> int:
         """Relay ``request``, whatever its method."""
@@ -147,6 +162,8 @@ class RoundRobinResource(ReverseProxyResource):
         """Use the servers that ``changes`` wants from now on."""
         self.balancer.apply(changes)
         self.proxy.forget_removed()
+        if self._watch is not None:
+            self._watch.look_again()
 
     def stop(self, drain: float = 0) -> "Deferred[None]":
         """Refuse what comes and end what runs; fires when no connection and no timer is left.
@@ -157,13 +174,13 @@ class RoundRobinResource(ReverseProxyResource):
 
     async def _stop(self, drain: float) -> None:
         await self.proxy.drain(drain).run()
+        if self._watch is not None:
+            self._watch.stop()
         await self.proxy.close()
 
 
-def _balancer(pool: Servers | Pool | Balancer) -> Balancer:
-    if isinstance(pool, Balancer):
-        return pool
-    return Balancer(pool if isinstance(pool, Pool) else Pool("default", _addresses(pool)))
+def _pool(servers: Servers | Pool) -> Pool:
+    return servers if isinstance(servers, Pool) else Pool("default", _addresses(servers))
 
 
 def _addresses(servers: Servers) -> tuple[Address, ...]:
