@@ -2,12 +2,14 @@
 
 import json
 import tomllib
+from math import isclose
 
 from comfyproxy.core.addresses import Address, parse_addresses, parse_json_file, parse_text_file
 from comfyproxy.core.diagnostics import Place
 from comfyproxy.core.dotenv import parse_dotenv
 from comfyproxy.core.headerrules import HeaderRules, parse_rule
 from comfyproxy.core.loading import load
+from comfyproxy.core.options import OPTIONS
 from comfyproxy.core.tapconf import parse_tap_conf
 from comfyproxy.core.tomllines import statement_lines
 from comfyproxy.core.urls import parse_url
@@ -18,6 +20,7 @@ LIMIT = 500
 """Servers of one list, so that a range takes no time."""
 
 MARK = "\ufeff"
+MILLISECOND = 0.001
 
 
 class OneFile:
@@ -119,6 +122,22 @@ def header_rule(data: bytes) -> None:
     assert parse_rule(str(rule), "request") == rule
     HeaderRules([rule])
     assert not any(mark in str(rule) for mark in "\r\n\0")
+
+
+def option_value(data: bytes) -> None:
+    """A value of any option, chosen by the first octet: what is accepted is shown, and read again."""
+    if not data:
+        return
+    kind = OPTIONS[data[0] % len(OPTIONS)].kind
+    try:
+        value = kind.parse(data[1:].decode(errors="replace"))
+    except ValueError:
+        return
+    if not isinstance(value, float):
+        assert kind.parse(kind.show(value)) == value
+    elif value >= MILLISECOND:
+        # Times are shown to the millisecond.
+        assert isclose(kind.parse(kind.show(value)), value, rel_tol=1e-9, abs_tol=MILLISECOND)
 
 
 def check_place(error: ConfigError, text: str) -> None:

@@ -3,9 +3,13 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from twisted.names import dns
+
+from comfyproxy.core.options import OPTIONS
 from comfyproxy.core.proxyprotocol import SIGNATURE, V1, V2, End, crc32c, make_header, own_header
 from conformance.corpora import REQUESTS, RESPONSES, ROOT, VECTORS, cases
-from conformance.fuzzing import clients, configuration, connections, messages, proxies
+from conformance.fuzzing import clients, configuration, connections, messages, proxies, servers
+from conformance.fuzzing.servers import NAME
 
 FOUND = VECTORS / "fuzzing"
 """Inputs that once failed a target, in a folder of its name; the tests run them for ever."""
@@ -50,6 +54,18 @@ def _texts(*texts: str) -> Callable[[], Iterable[bytes]]:
     return lambda: (text.encode() for text in texts)
 
 
+VALUES = (
+    "10/s,burst=20,by=cookie:a",
+    "1.5m",
+    "64K",
+    "yes",
+    "10.0.0.0/8",
+    "200-399,404",
+    "http:/x",
+    "tcp:80",
+    "50%",
+)
+RESOLV = ("nameserver 192.0.2.53\nsearch a b\noptions ndots:2 timeout:1\n127.0.0.1 localhost a # b\n::1 c\n",)
 SERVERS = (
     "http://server1:8188, http://server2:8188; server3",
     "http://server[1-100]:8188",
@@ -125,6 +141,25 @@ def _headers() -> Iterable[bytes]:
     yield SIGNATURE + b"\x21\x11\0\x14" + bytes(12) + b"\x20\0\x05\x01\0\0\0\0"
 
 
+def _name_servers() -> Iterable[bytes]:
+    four = dns.RRHeader(NAME, dns.A, ttl=60, payload=dns.Record_A("192.0.2.1"))
+    six = dns.RRHeader(NAME, dns.AAAA, ttl=60, payload=dns.Record_AAAA("2001:db8::1"))
+    alias = dns.RRHeader(NAME, dns.CNAME, ttl=9, payload=dns.Record_CNAME("other"))
+    other = dns.RRHeader("other", dns.A, ttl=60, payload=dns.Record_A("192.0.2.2"))
+    yield servers.reply(dns.A, four) + servers.reply(dns.AAAA, six)
+    yield servers.reply(dns.A, alias, other) + servers.reply(dns.AAAA, alias)
+
+
+def _probe_answers() -> Iterable[bytes]:
+    return (case.raw for case in cases(*RESPONSES))
+
+
+def _option_values() -> Iterable[bytes]:
+    for number, option in enumerate(OPTIONS):
+        for text in VALUES if number < len(VALUES) else (option.default_text,):
+            yield bytes([number]) + text.encode()
+
+
 def _frames() -> Iterable[bytes]:
     yield b"\x03\x81\x05hello\x82\x7e\x00\x80" + bytes(128) + b"\x88\x02\x03\xe8"
     yield b"\x09\x81\x85abcdhello\x89\x80abcd\x82\xff" + bytes(7) + b"\x01abcdx\x0a"
@@ -152,6 +187,10 @@ TARGETS = {
     ),
     "trust": Target(connections.trust, _texts(*CHAINS), ("for=", "10.0.0.1", '"', "\\", "[", "]")),
     "frames": Target(connections.frames, _frames),
+    "option-value": Target(configuration.option_value, _option_values, VALUES),
+    "name-server": Target(servers.name_server, _name_servers),
+    "probe-answer": Target(servers.probe_answer, _probe_answers, HTTP_WORDS),
+    "names": Target(servers.names, _texts(*RESOLV), ("nameserver ", "search ", "options ", "ndots:")),
     "claims": Target(
         clients.claims, _requests, ("/ws?clientId=", "/history/", "/view?filename=", "Cookie: ")
     ),
