@@ -19,6 +19,7 @@ from comfyproxy.errors import ConfigError, Stopping
 from comfyproxy.service.daemon import ProxyService
 from comfyproxy.service.sources import Sources
 from comfyproxy.testing import RawClient
+from tests.proxy.lying_name_servers import NameServer
 
 Start = Callable[..., ProxyService]
 Get = Callable[..., "Deferred[bytes]"]
@@ -141,6 +142,24 @@ def silent_server() -> Iterator[str]:
 async def _connect(service: ProxyService) -> RawClient:
     endpoint = TCP4ClientEndpoint(global_reactor, "127.0.0.1", service.addresses[0].port)
     return await connectProtocol(endpoint, RawClient())
+
+
+@pytest_twisted.ensureDeferred
+async def test_names_are_asked_of_the_name_servers_that_are_configured(
+    servers: Any, start_service: Start, get: Get, tmp_path: Path
+) -> None:
+    right, wrong = NameServer(global_reactor), NameServer(global_reactor)
+    right.know("gpu1.test", "127.0.0.1")
+    port = servers.start("a").rpartition(":")[2]
+    (tmp_path / "tap.conf").write_text(f'name_server = "127.0.0.1:{wrong.at[1]}"\nresolve_interval = 0\n')
+    service = start_service(url=[f"http://gpu1.test:{port}"], config=str(tmp_path / "tap.conf"))
+    assert b"no server" in await get(service)
+    (tmp_path / "tap.conf").write_text(f'name_server = "127.0.0.1:{right.at[1]}"\nresolve_interval = "1h"\n')
+    service.reload()
+    assert await get(service) == b"a /"
+    assert service.proxy.names.interval == 3600
+    for server in (right, wrong):
+        await server.port.stopListening()
 
 
 @pytest_twisted.ensureDeferred
