@@ -20,9 +20,9 @@ def test_two_hundred_who_dribble_their_heads_are_told_off_and_hold_up_nobody(
     head = b"GET / HTTP/1.1\r\nHost: h\r\n" + b"X-Slow: very\r\n" * 100
     began = time.monotonic()
     with ExitStack() as connected, load(daemon.port, clients=2) as asking:
-        slow = [connected.enter_context(daemon.connect()) for _ in range(MANY)]
+        slow = [connected.enter_context(daemon.ask(head[:1])) for _ in range(MANY)]
         told: set[Connection] = set()
-        position = 0
+        position = 1
         while len(told) < MANY and time.monotonic() < began + 10:
             waiting = [client for client in slow if client not in told]
             # The pace is that of the dribble: ten octets a second, if nobody is told off before.

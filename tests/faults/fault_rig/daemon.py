@@ -68,7 +68,7 @@ class Daemon:
             self.process = subprocess.Popen(
                 [sys.executable, WATCHED, str(theirs.fileno()), "run", *listen, *silence, *options],
                 cwd=directory,
-                env=_environment(),
+                env=environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=printed,
                 stderr=printed,
@@ -222,7 +222,7 @@ def wait_until(
     return seen
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """The environment of the tests, less what would configure the proxy."""
     ours = ("COMFYPROXY_", "DEV_SERVER_")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}

@@ -10,17 +10,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fault_rig.daemon import wait_until
+from fault_rig.daemon import environment, wait_until
 from fault_rig.peers import PATIENCE, bind
 
-PROGRAM = Path(__file__).with_name("named_server.py")
+NAMED = Path(__file__).with_name("named_server.py")
+SIMULATED_COMFYUI = Path(__file__).with_name("simulated_comfyui.py")
 
 
 class NamedServer:
     """A server in a process of its own on a port that stays its own."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, program: Path = NAMED) -> None:
         self.name = name
+        self._program = program
         self._reserved = bind(0)
         self.port: int = self._reserved.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
@@ -28,7 +30,9 @@ class NamedServer:
 
     def start(self) -> None:
         """Run, and wait until it listens."""
-        self._process = subprocess.Popen([sys.executable, PROGRAM, str(self.port), self.name])
+        self._process = subprocess.Popen(
+            [sys.executable, self._program, str(self.port), self.name], env=environment()
+        )
 
         def accepts() -> bool:
             try:
@@ -69,9 +73,10 @@ class Load:
     early or never came, ``reopened`` the connections that were closed between an answer and the next.
     """
 
-    def __init__(self, port: int, request: bytes) -> None:
+    def __init__(self, port: int, request: bytes, pause: float = 0) -> None:
         self._port = port
         self._request = request
+        self._pause = pause
         self._ended = threading.Event()
         self._lock = threading.Lock()
         self.answers: Counter[int] = Counter()
@@ -108,7 +113,7 @@ class Load:
     def run(self) -> None:
         """Be one client until the end."""
         connection: socket.socket | None = None
-        while not self._ended.is_set():
+        while not self._ended.wait(self._pause):
             is_fresh = connection is None
             if connection is None:
                 try:
@@ -153,11 +158,21 @@ class Load:
 
 @contextmanager
 def load(
-    port: int, target: str = "/", clients: int = 8, method: str = "GET", body: bytes = b""
+    port: int,
+    target: str = "/",
+    clients: int = 8,
+    method: str = "GET",
+    body: bytes = b"",
+    fields: str = "",
+    pause: float = 0,
 ) -> Iterator[Load]:
-    """``clients`` that ask the daemon at ``port`` for ``target`` until the end of the block."""
+    """``clients`` that ask the daemon at ``port`` for ``target`` until the end of the block.
+
+    ``fields`` are lines of the requests' heads; each client waits ``pause`` seconds between its requests.
+    """
     length = f"Content-Length: {len(body)}\r\n" if body else ""
-    asking = Load(port, f"{method} {target} HTTP/1.1\r\nHost: h\r\n{length}\r\n".encode() + body)
+    head = f"{method} {target} HTTP/1.1\r\nHost: h\r\n{fields}{length}\r\n"
+    asking = Load(port, head.encode() + body, pause)
     threads = [threading.Thread(target=asking.run) for _ in range(clients)]
     for thread in threads:
         thread.start()

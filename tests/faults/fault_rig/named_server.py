@@ -51,10 +51,10 @@ class Named(asyncio.Protocol):
             self._answer()
 
     def _answer(self) -> None:
-        if self._target == b"/slow":
+        if self._target.endswith(b"/slow"):
             asyncio.get_running_loop().call_later(SLOW, self._send, self._name)
         else:
-            self._send(self._name.ljust(LARGE) if self._target == b"/large" else self._name)
+            self._send(self._name.ljust(LARGE) if self._target.endswith(b"/large") else self._name)
 
     def _send(self, body: bytes) -> None:
         self._transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))

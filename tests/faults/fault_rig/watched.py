@@ -19,7 +19,7 @@ from typing import Any
 from comfyproxy import cli
 from comfyproxy.core.backend import Backend
 
-CACHED = ("RequestHead", "ResponseHead", "FieldBlock", "Forwarder")
+CACHED = ("RequestHead", "ResponseHead", "FieldBlock", "Forwarder", "Claims", "Sender")
 """Values that bounded caches keep: heads that came before are not read again."""
 
 
