@@ -80,6 +80,13 @@ def real(arguments: Sequence[str]) -> int:
 
 
 @verb
+def soak(arguments: Sequence[str]) -> int:
+    """mixed load while servers are killed, stopped and reloaded; --minutes N (3), --json"""
+    prepare("test")
+    return run("python", "tests/faults/soak.py", *arguments)
+
+
+@verb
 def lint(arguments: Sequence[str]) -> int:
     """ruff: rules and format; changes nothing"""
     prepare("dev")
