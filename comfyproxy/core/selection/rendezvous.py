@@ -87,14 +87,16 @@ class Rendezvous(Selection):
 
     def _next(self, slot: int, tried: Collection[Backend]) -> Backend | None:
         """The available backend of the highest rank behind the first."""
-        if self._rotation.pick(None, tried) is None:
-            return None
         count = FIRST_RANKS
         while True:
-            for place in self._ranked(slot, count):
+            ranks = self._ranked(slot, count)
+            for place in ranks:
                 backend = self._backends[place]
                 if backend.is_available and backend not in tried:
                     return backend
+            # Before it ranks all of a large pool it makes sure that there is somebody to find.
+            if len(ranks) == len(self._backends) or self._rotation.pick(None, tried) is None:
+                return None
             count *= FIRST_RANKS
 
     def _ranked(self, slot: int, count: int) -> list[int]:
