@@ -21,6 +21,9 @@ KEPT_BLOCKS = 1024
 KEPT_SIZE = 2048
 """Octets of the largest block that is kept: with `KEPT_BLOCKS`, some ten megabytes at the very most."""
 
+KEPT_FORMS = 8
+"""In how many forms a block that passes is kept: one for each kind of client and pool that it comes by."""
+
 _PLAIN_LINES = re.compile(rb"(?:[0-9A-Za-z-]++:" + TEXT + rb"*+\r\n)*+")
 _LINES = re.compile(rb"(?:" + TOKEN + rb":" + TEXT + rb"*+\r\n)*+")
 
@@ -112,6 +115,8 @@ class FieldBlock:
             if cookies is not None and b"cookie" in self.notable:
                 lines = [kept for line in lines if (kept := _cut(line, cookies))]
             lines.append(b"")
+            if len(self._passing) >= KEPT_FORMS:
+                self._passing.clear()
             self._passing[key] = passing = b"\r\n".join(lines)
         return passing
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from comfyproxy.core.fields import KEPT_BLOCKS, KEPT_SIZE, FieldBlock, read_fields
+from comfyproxy.core.fields import KEPT_BLOCKS, KEPT_FORMS, KEPT_SIZE, FieldBlock, read_fields
 from comfyproxy.core.http1 import parse_request_head, parse_response_head
 from comfyproxy.errors import ProtocolError
 
@@ -104,6 +104,15 @@ def test_what_passes_of_cookies_can_be_told() -> None:
     assert found.passing(frozenset(), _without_ours) == b"cookie: a=1\r\nX-A: ours=1\r\nCOOKIE:b=4 \r\n"
     assert found.passing(frozenset((b"cookie",)), _without_ours) == b"X-A: ours=1\r\n"
     assert found.passing(frozenset()).count(b"ours") == 3
+
+
+def test_only_so_many_forms_are_kept() -> None:
+    found = block(b"X-A: 1", b"X-Forms: many")
+    first = found.passing(frozenset())
+    for number in range(KEPT_FORMS):
+        assert found.passing(frozenset((b"x-a", b"x-%d" % number))) == b"X-Forms: many\r\n"
+    assert found.passing(frozenset()) == first
+    assert found.passing(frozenset()) is not first
 
 
 def _without_ours(value: bytes) -> bytes:
