@@ -28,7 +28,7 @@ class Slow(MemoryNetwork):
     def resolveHostName(  # noqa: N802
         self,
         receiver: Any,
-        hostName: str,
+        hostName: str,  # noqa: N803
         *rest: Any,
         **options: Any,
     ) -> Any:
