@@ -39,8 +39,7 @@ SETTLED = 0.25
 MAY_GROW = 2 * 1024 * 1024
 """Octets by which the daemon may have grown from then on to the end, by the slope of its samples."""
 
-ONCE = ("objects: Connector", "timers: Probes._turn")
-KEPT = ("Connector", "Timeouts", "Ejection")
+KEPT = ("objects: Connector", "objects: Timeouts", "objects: Ejection", "timers: _Round._come_due")
 """What may be more at the end than at the start: what is known of a server once it was asked."""
 
 
@@ -280,7 +279,7 @@ def progress(soak: Soak, seconds: float) -> str:
 def left_behind(daemon: Daemon) -> str:
     """What is alive in a daemon without clients and servers, but for what is known of servers; or nothing."""
     try:
-        daemon.assert_at_rest(but_for=[*(f"objects: {name}" for name in KEPT), *ONCE])
+        daemon.assert_at_rest(but_for=KEPT)
     except AssertionError as error:
         return str(error).splitlines()[0]
     return ""

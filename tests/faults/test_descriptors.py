@@ -12,6 +12,12 @@ from fault_rig.peers import Connection, Server, accept_from
 
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine"
+CLIENT = (
+    *("objects: Downstream", "objects: EagerServer", "watched: EagerServer"),
+    *("descriptors", "timers: Deadlines._turn"),
+)
+"""What a client that waits for its next request makes of the daemon's state."""
+
 SPARE = 8
 """Descriptors that a daemon is left with."""
 
@@ -85,6 +91,7 @@ def test_without_a_descriptor_for_a_server_the_client_is_told_and_a_moment_later
         client.send(GET)
         answer_one(servers)
         assert client.answer().status == 200
+        daemon.assert_at_rest(but_for=CLIENT)
         daemon.leave_descriptors(0)
         for _ in range(20):
             client.send(GET)
