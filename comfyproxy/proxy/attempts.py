@@ -334,8 +334,6 @@ class RequestAttempts(Attempts):
     def _search_on(self) -> bool:
         """This backend does not have it: ask the next one; ``False`` when all were asked."""
         assert self.route is not None and self.backend is not None
-        if self._lease is None:
-            return False
         self._tried = (*self._tried, self.backend)
         if not any(one.usable and one not in self._tried for one in self.route.balancer.pool.backends):
             return False

@@ -1,11 +1,14 @@
 """Who waits when every server has as much in flight as it may, for how long, and who is served first."""
 
+from dataclasses import replace
+
 import pytest
 
 from comfyproxy.core.addresses import Address
 from comfyproxy.core.backend import AdminState
 from comfyproxy.core.changes import diff
 from comfyproxy.core.config import Timeouts
+from comfyproxy.core.routes import RouteTable
 from comfyproxy.core.routing import Default, Pin
 from comfyproxy.testing import ScriptedBackend, Step
 from comfyproxy.testing.rig import OK
@@ -275,6 +278,42 @@ def test_a_server_that_fails_meanwhile_is_not_waited_for_anew_from_the_beginning
     rig.advance(2)
     answer = rig.answer(client)
     assert (answer.status, b"within 20 seconds" in answer.body) == (503, True)
+
+
+def test_what_was_lost_before_it_had_to_wait_is_told_as_lost_in_the_end(make_rig):
+    rig = make_rig(
+        ScriptedBackend([Step(end="close")]),
+        ScriptedBackend(),
+        addresses=[server(1), server(2)],
+        timeouts=Timeouts(queue=5),
+    )
+    lease = rig.balancer.lease(rig.pool.backends[1])
+    client = rig.ask(get(b"waits"))
+    assert (client.received, len(rig.balancer.waiting)) == (b"", 1)
+    rig.advance(6)
+    assert rig.answer(client).status == 502
+    lease.release()
+
+
+def test_what_was_answered_with_a_failure_gets_that_in_the_end(make_rig):
+    """The other server had room when it was chosen to be asked; whoever is quicker has it then."""
+    busy = b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy"
+    rig = make_rig(
+        ScriptedBackend([Step(send=busy)]),
+        ScriptedBackend(),
+        addresses=[server(1), server(2)],
+        timeouts=Timeouts(queue=5),
+    )
+    (route,) = rig.proxy.routes.routes
+    rig.proxy.routes = RouteTable([replace(route, retry_on=frozenset((503,)))])
+    leases = []
+    rig.balancer.has_more = lambda tried: leases.append(rig.balancer.lease(rig.pool.backends[1])) or True
+    client = rig.ask(get(b"waits"))
+    assert client.received == b""
+    rig.advance(6)
+    answer = rig.answer(client)
+    assert (answer.status, answer.body) == (503, b"busy")
+    leases[0].release()
 
 
 HANDSHAKE = (
