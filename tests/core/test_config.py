@@ -16,7 +16,7 @@ def test_a_pool_and_a_route_make_a_configuration() -> None:
     assert (config.access_log, config.access_log_file, config.websocket) == ("routing", "-", "auto")
     assert not config.tcp
     assert config.timeouts == Timeouts(5, 30, 60, 1800, 600, 75, 55)
-    assert config.limits == Limits(65_536, 16_384, 200, 0, 100_000)
+    assert config.limits == Limits(head=65_536, line=16_384, fields=200, body=0, max_servers=100_000)
     assert config.routes[0].timeouts == config.timeouts
 
 
