@@ -18,8 +18,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,9 @@ from comfyproxy.demo.first_prompt import demo_workflow  # noqa: E402
 
 SETTLED = 0.25
 """Share of the time after which memory is expected to have found its level."""
+
+MORE_HEADS = 1500
+"""More than `comfyproxy.core.http1.KEPT_HEADS` and `comfyproxy.core.fields.KEPT_BLOCKS`."""
 
 MAY_GROW = 2 * 1024 * 1024
 """Octets by which the daemon may have grown from then on to the end, by the slope of its samples."""
@@ -99,6 +103,7 @@ def run(directory: Path, seconds: float, luck: random.Random) -> Soak:
         comfy = [running.enter_context(started(f"gpu-{n}", SIMULATED_COMFYUI)) for n in range(3)]
         plain = [running.enter_context(started(f"plain-{n}")) for n in range(3)]
         daemon, tcp = daemons(directory, comfy, plain, running)
+        fill_caches(daemon)
         ended = threading.Event()
         with ExitStack() as clients:
             for name, one in all_loads(daemon.port, tcp.port).items():
@@ -206,6 +211,15 @@ def watch_events(port: int, number: int, soak: Soak, ended: threading.Event) -> 
             else:
                 soak.sockets.closed += 1
             ended.wait(0.2)
+
+
+def fill_caches(daemon: Daemon) -> None:
+    """Send more different heads, and have them sent back, than a proxy keeps: its caches grow no more."""
+    for target in ("/plain/", "/system_stats"):
+        with closing(HTTPConnection("127.0.0.1", daemon.port, timeout=15)) as client:
+            for number in range(MORE_HEADS):
+                client.request("GET", f"{target}?{number}", headers={"X-Number": str(number)})
+                client.getresponse().read()
 
 
 def leave_early(port: int, soak: Soak, ended: threading.Event) -> None:

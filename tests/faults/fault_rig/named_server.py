@@ -2,7 +2,8 @@
 
     python named_server.py PORT NAME
 
-`/slow` is answered once half a second has passed, `/large` with 4 MiB; a body is read and dropped.
+The answer to a target with a query repeats it in a field. `/slow` is answered once half a second has passed,
+`/large` with 4 MiB; a body is read and dropped.
 """
 
 import asyncio
@@ -57,7 +58,8 @@ class Named(asyncio.Protocol):
             self._send(self._name.ljust(LARGE) if self._target.endswith(b"/large") else self._name)
 
     def _send(self, body: bytes) -> None:
-        self._transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        echo = b"X-Target: %b\r\n" % self._target if b"?" in self._target else b""
+        self._transport.write(b"HTTP/1.1 200 OK\r\n%bContent-Length: %d\r\n\r\n%b" % (echo, len(body), body))
 
 
 async def serve(port: int, name: bytes) -> None:
