@@ -112,6 +112,28 @@ def test_pools_on_one_address_have_cookies_of_their_own(routing: Routing) -> Non
     assert cookies == [b"comfyproxy-other=2", b"comfyproxy=1"]
 
 
+def test_a_reload_changes_line_budget_and_retries(routing: Routing) -> None:
+    addresses = parse_addresses("http://a:1")
+    routing.apply(config(main=PoolConfig("main", addresses)))
+    before = routing.table.match(b"/")
+    pool = PoolConfig("main", addresses, max_queue=7, retry_budget=0.5)
+    frontend = parse_addresses("http://localhost:5173")[0]
+    routes = (
+        RouteConfig("/", "main", retries=1, retry_on=("502", "timeout")),
+        RouteConfig("/page", frontend=frontend, retries=0),
+    )
+    routing.apply(Config({"main": pool}, routes))
+    route, page = routing.table.match(b"/"), routing.table.match(b"/page")
+    assert before is not None
+    assert route is not None
+    assert page is not None
+    assert route.balancer is before.balancer
+    assert (route.balancer.waiting.limit, route.balancer.budget.share) == (7, 0.5)
+    assert (before.retries, before.retry_on, before.retries_timeouts) == (10, frozenset(), False)
+    assert (route.retries, route.retry_on, route.retries_timeouts) == (1, {502}, True)
+    assert page.retries == 0
+
+
 def test_a_frontend_is_addressed_by_its_own_name_and_kept_over_reloads(routing: Routing) -> None:
     (frontend,) = parse_addresses("http://localhost:5173")
     pool = PoolConfig("default", parse_addresses("http://a:1"))
