@@ -28,7 +28,6 @@ below](#where-comfyproxy-is-laxer).
 |---|---|
 | **passed** | the server got a whole request, or the client a whole answer, however it had been changed |
 | a status | what the client was told instead |
-| begun | the server had been sent the head, and its connection was cut before the end |
 | cut | the client got the head of the answer, and its connection was cut before the end |
 | closed | the client's connection was closed without a word |
 | waits | nothing had happened after a second and a half |

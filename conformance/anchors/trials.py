@@ -9,6 +9,9 @@ from conformance.anchors.wire import Message, read_answer
 PATIENCE = 1.5
 """Seconds until a proxy that has not answered is taken to wait for more."""
 
+SETTLING = 0.05
+"""Seconds for a proxy to send on what it had begun with."""
+
 
 @dataclass
 class Result:
@@ -48,6 +51,9 @@ async def try_one(backend: Backend, port: int, sent: bytes, method: str, script:
         result.closed = True
     finally:
         writer.transport.abort()
+    if result.final is None or backend.received.messages:
+        # What is still on its way to the server belongs to this trial and not to the next.
+        await asyncio.sleep(SETTLING)
     received = await backend.end()
     result.requests, result.octets = received.messages, received.octets
     return result

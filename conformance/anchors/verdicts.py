@@ -4,9 +4,6 @@ from conformance.anchors.trials import Result
 from conformance.corpora import Case
 
 PASSED = "passed"
-BEGUN = ", begun"
-"""Behind what the client was told: the server had been sent the head, and never got the end."""
-
 GATEWAY = (500, 502, 503, 504)
 """What a proxy says of a server's answer that it does not pass."""
 
@@ -22,13 +19,15 @@ def is_refused(verdict: str) -> bool:
 
 
 def of_request(result: Result) -> str:
-    """What became of a request: it passed if the server got one that is whole, however it was changed."""
+    """What became of a request: it passed if the server got one that is whole, however it was changed.
+
+    Whether a server gets the beginning of one that is refused is a matter of moments, so that does not count.
+    """
     if result.arrived is not None:
         return PASSED
-    begun = BEGUN if result.requests else ""
     if result.final is not None:
-        return f"{result.final.status}{begun}"
-    return f"closed{begun}" if result.closed else f"waits{begun}"
+        return str(result.final.status)
+    return "closed" if result.closed else "waits"
 
 
 def of_answer(case: Case, result: Result) -> str:
