@@ -16,6 +16,8 @@ over.
 from math import ceil, inf
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.interfaces import IDelayedCall
+
 from comfyproxy.core.backend import Backend, Lease, Outcome
 from comfyproxy.core.balancer import Balancer
 from comfyproxy.core.headers import Forwarder
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
     from comfyproxy.proxy.proxy import Proxy
 
 OUT_OF_DESCRIPTORS = "This proxy has too many connections open to make one more to a server."
+
+MOMENT = 0.1
+"""Seconds until the second try to get a connection when there was no descriptor for it."""
 
 LONGEST_ADVICE = 60
 """Seconds that a client is told to wait at most before it tries again."""
@@ -52,7 +57,7 @@ class Attempts:
     deadline = slot = inf
     route: Route | None = None
     _asked_at = 0.0
-    _dialer: Dialer | None = None
+    _dialer: Dialer | IDelayedCall | None = None
     _failed_at = 0.0
     _failure: BackendError | None = None
     _failures = 0
@@ -62,6 +67,7 @@ class Attempts:
     _strict = False
     _tried: tuple[Backend, ...] = ()
     _waited = 0.0
+    _was_short = False
     _waits_since: float | None = None
 
     def _key(self, balancer: Balancer) -> bytes | None:
@@ -208,10 +214,24 @@ class Attempts:
             self._refuse_for(error)
 
     def _ran_short(self) -> None:
-        """There is no descriptor for a connection, which is no server's fault, nor better at another one."""
+        """There is no descriptor for a connection, which is no server's fault, nor better at another one.
+
+        What is idle is given up, so there may be one in a moment.
+        """
         self.proxy.ran_short()
+        if not self._was_short:
+            self._was_short = True
+            self._dialer = self.proxy.reactor.callLater(MOMENT, self._connect_again)
+            return
+        text = "There is no file descriptor left for a connection to a server"
+        self.proxy.admission.refuse("descriptors", "", text)
         self._release(Outcome.ABANDONED)
         self._give_up(503, OUT_OF_DESCRIPTORS, 1)
+
+    def _connect_again(self) -> None:
+        assert self.backend is not None
+        self._dialer = None
+        self._connect(self.backend)
 
     def _pass_over(self, error: BackendError, outcome: Outcome) -> None:
         """The attempt failed: give its lease back, and make no other one at the same backend."""

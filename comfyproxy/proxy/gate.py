@@ -63,7 +63,7 @@ class Gate:
     def left(self) -> None:
         """There is one less."""
         self.count -= 1
-        if self._is_shut:
+        if self._is_shut and not self._is_short:
             self.look()
 
     @property
@@ -71,7 +71,10 @@ class Gate:
         return 0 < self.limit <= self.count
 
     def run_short(self) -> None:
-        """There are no descriptors: accept nobody until one connection is gone, or for `BREATH` seconds."""
+        """There are no descriptors: accept nobody for `BREATH` seconds.
+
+        What is given back meanwhile is not for new clients, but for the servers that those need who are here.
+        """
         if not self._is_short:
             self._is_short = True
             self._shut(BREATH)

@@ -150,8 +150,6 @@ class Proxy:
 
     def ran_short(self) -> None:
         """There was no descriptor for a connection to a server: give up those that are not in use."""
-        text = "There is no file descriptor left for a connection to a server"
-        self.admission.refuse("descriptors", "", text)
         self.admission.gate.run_short()
         for connector in self._connectors.values():
             connector.close_idle()

@@ -3,6 +3,7 @@
 import pytest
 
 from comfyproxy.core.routing import Search
+from comfyproxy.proxy.attempts import MOMENT
 from comfyproxy.testing import ScriptedBackend, Step
 from comfyproxy.testing.rig import OK
 
@@ -78,6 +79,8 @@ def test_without_a_descriptor_for_a_server_the_client_is_told_and_no_server_blam
     client = rig.client()
     rig.network.is_short = True
     rig.ask(GET, client=client)
+    assert client.received == b""
+    rig.advance(MOMENT)
     assert client.received.startswith(b"HTTP/1.1 503 ")
     assert b"\r\nRetry-After: 1\r\n" in client.received
     assert b"too many connections open to make one more to a server" in client.take()
@@ -95,7 +98,23 @@ def test_without_a_descriptor_idle_connections_to_servers_are_given_up(make_rig)
     client, other = rig.ask(GET), rig.client()
     assert len(rig.backends[0].open_connections) == 1
     rig.network.is_short = True
+    rig.ask(GET, client=client)
     rig.ask(GET, client=other)
-    rig.advance(1)
     assert rig.backends[0].open_connections == []
-    assert client.received.endswith(b"ok")
+    rig.network.is_short = False
+    rig.advance(MOMENT)
+    assert other.received.endswith(b"ok")
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_who_leaves_while_descriptors_are_short_leaves_nothing_behind(make_rig, ends):
+    rig = make_rig(answering(OK))
+    client = rig.client()
+    rig.network.is_short = True
+    rig.ask(GET, client=client)
+    if ends:
+        client.close()
+    rig.network.run()
+    rig.network.is_short = False
+    rig.advance(1)
+    assert (rig.leases, len(rig.backend.connections)) == (0, 0 if ends else 1)

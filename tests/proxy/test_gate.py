@@ -110,13 +110,15 @@ def test_without_descriptors_it_takes_a_breath():
     assert (scene.is_open, scene.gate.is_short, scene.clock.getDelayedCalls()) == (True, False, [])
 
 
-def test_without_descriptors_it_goes_on_when_one_is_given_back():
-    scene = Scene()
+def test_what_is_given_back_in_a_shortage_is_not_for_new_clients():
+    scene = Scene(limit=3)
     scene.gate.entered()
     scene.gate.run_short()
     scene.gate.run_short()
     scene.gate.left()
-    assert (scene.is_open, scene.gate.pauses, scene.clock.getDelayedCalls()) == (True, 1, [])
+    assert (scene.is_open, scene.gate.pauses, scene.asked_for_room) == (False, 1, 1)
+    scene.clock.advance(BREATH)
+    assert (scene.is_open, scene.clock.getDelayedCalls()) == (True, [])
 
 
 def test_with_descriptors_again_it_may_still_be_at_its_limit():
