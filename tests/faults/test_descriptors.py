@@ -91,15 +91,7 @@ def test_without_a_descriptor_for_a_server_the_client_is_told_and_a_moment_later
         client.send(GET)
         answer_one(servers)
         assert client.answer().status == 200
-<<<<<<< ours
         daemon.assert_at_rest(but_for=CLIENT)
-=======
-        # A server sees the end of its connection a moment before the descriptor is given back.
-        wait_until(
-            lambda: len(daemon.descriptors()) == daemon.at_rest.descriptors + 1,
-            lambda: f"only the client's descriptor to be left: {daemon.descriptors()}",
-        )
->>>>>>> theirs
         daemon.leave_descriptors(0)
         for _ in range(20):
             client.send(GET)
