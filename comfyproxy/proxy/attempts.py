@@ -171,7 +171,12 @@ class Attempts:
 
     def room(self) -> None:
         """There may be room now, or nothing to wait for any more."""
-        self._choose()
+        try:
+            self._choose()
+        except Exception:
+            # It is somebody else whose work has just ended and who calls this: that one must not suffer.
+            self.proxy.log_of_failures.failure("A request that had waited failed")
+            self._give_up(500, "The proxy failed.")
 
     def deadline_passed(self) -> None:
         """There was no room in time."""

@@ -2,7 +2,8 @@
 
 import pytest
 
-from comfyproxy.core.routing import Search
+from comfyproxy.core.addresses import Address
+from comfyproxy.core.routing import Default, Search
 from comfyproxy.proxy.attempts import MOMENT
 from comfyproxy.testing import ScriptedBackend, Step
 from comfyproxy.testing.rig import OK
@@ -118,3 +119,24 @@ def test_who_leaves_while_descriptors_are_short_leaves_nothing_behind(make_rig, 
     rig.network.is_short = False
     rig.advance(1)
     assert (rig.leases, len(rig.backend.connections)) == (0, 0 if ends else 1)
+
+
+def test_who_cannot_go_on_when_there_is_room_does_no_harm_to_who_made_it(make_rig, flush_logged_errors):
+    class Failing(Searching):
+        def route(self, head, body, now):
+            return Default()
+
+        def place(self, head, body, backend, now):
+            if head.path == b"/fails":
+                raise ZeroDivisionError
+
+    given = [Address("http", "10.0.0.1", 8188, max_conns=1)]
+    rig = make_rig(ScriptedBackend(), addresses=given, router=Failing())
+    first = rig.ask(GET)
+    failing, last = rig.ask(GET.replace(b"/ ", b"/fails ")), rig.ask(GET)
+    for _ in range(2):
+        rig.backends[0].connections[0].send(OK)
+        rig.network.run()
+    assert [client.received[9:12] for client in (first, failing, last)] == [b"200", b"500", b"200"]
+    assert len(flush_logged_errors(ZeroDivisionError)) == 1
+    assert (rig.leases, len(rig.balancer.waiting)) == (0, 0)
