@@ -29,9 +29,10 @@ async def other(running_reactor: Any) -> AsyncIterator[NameServer]:
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Silence is to cost little."""
-    monkeypatch.setattr(nameservers, "PATIENCE", 0.2)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine is not to be taken for a silent server."""
+    monkeypatch.setattr(nameservers, "PATIENCE", 10)
+    monkeypatch.setattr(nameservers, "SECOND_FAMILY", 10)
 
 
 async def ask(reactor: Any, server: NameServer, name: str = "gpu1") -> Found:
@@ -121,13 +122,18 @@ LIES: dict[str, Answer] = {
 @pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
 @pytest_twisted.ensureDeferred
 async def test_who_says_nothing_useful_is_passed_over(
-    running_reactor: Any, server: NameServer, other: NameServer, lie: Answer
+    running_reactor: Any,
+    server: NameServer,
+    other: NameServer,
+    lie: Answer,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(nameservers, "PATIENCE", 0.2)
     server.answer = lie
     with pytest.raises(LookupFailed):
         await ask(running_reactor, server)
     other.know("gpu1", "10.0.0.1")
-    known = NameServers((server.at, other.at), attempts=1)
+    known = NameServers((server.at, other.at), attempts=9)
     assert (await look_up(running_reactor, known, "gpu1")).addresses == ("10.0.0.1",)
 
 
@@ -162,7 +168,7 @@ async def test_what_fits_of_an_answer_that_was_cut_is_used(running_reactor: Any,
 async def test_one_family_does_not_wait_for_the_other(
     running_reactor: Any, server: NameServer, silent: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nameservers, "PATIENCE", 60)
+    monkeypatch.setattr(nameservers, "SECOND_FAMILY", 0.05)
     server.know("gpu1", "10.0.0.1", "fd00::1")
     server.answer = lambda question: None if question.queries[0].type == silent else server.honest(question)
     found = await ask(running_reactor, server)
