@@ -15,6 +15,7 @@ from comfyproxy.core.config import DEFAULT_RETRIES, Limits, RequestIDs, Timeouts
 from comfyproxy.core.headerrules import compile_rules, parse_rule
 from comfyproxy.core.headers import WRITTEN
 from comfyproxy.core.pool import HealthRules, Pool
+from comfyproxy.core.ratelimits import RateLimiter, parse_rate_limit
 from comfyproxy.core.routes import Route, RouteTable
 from comfyproxy.proxy.accesslog import AccessLog
 from comfyproxy.proxy.health import HealthWatch
@@ -49,12 +50,13 @@ class RoundRobinResource(ReverseProxyResource):
     shape. ``trusted`` are networks of proxies whose ``X-Forwarded-For`` is believed, ``forwarding`` what
     backends are told by (`comfyproxy.core.headers.WRITABLE`). ``request_headers`` and ``response_headers``
     are rules such as ``set X-Client: {client}``, ``add NAME: VALUE`` or ``remove NAME``. ``retries`` and
-    ``retry_on`` are those of a `Route`, ``request_ids`` those of a `Proxy`. ``log`` gets the lines that the
-    site's own log has not. ``probe`` says how servers are checked, ``health`` what is made of that and of
-    requests that fail; without either nothing is. ``debug`` names servers in the answers of our own.
+    ``retry_on`` are those of a `Route`, ``request_ids`` those of a `Proxy`. ``rate_limits`` are such as
+    ``10/s,burst=20``, for each client. ``log`` gets the lines that the site's own log has not. ``probe`` says
+    how servers are checked, ``health`` what is made of that and of requests that fail; without either nothing
+    is. ``debug`` names servers in the answers of our own.
 
     ``host`` and ``port`` are the first server's. `ConfigError` is raised for servers that do not parse,
-    ``ValueError`` for networks and rules.
+    ``ValueError`` for networks, rules and rate limits.
     """
 
     isLeaf = True
@@ -75,6 +77,7 @@ class RoundRobinResource(ReverseProxyResource):
         response_headers: Iterable[str] = (),
         retries: int = DEFAULT_RETRIES,
         retry_on: Iterable[int] = (),
+        rate_limits: Iterable[str] = (),
         request_ids: RequestIDs = "errors",
         log: AccessLog | None = None,
         health: HealthRules | None = None,
@@ -104,6 +107,7 @@ class RoundRobinResource(ReverseProxyResource):
                         comfyui,
                         retries=retries,
                         retry_on=frozenset(retry_on),
+                        rate_limits=_limiters(rate_limits),
                         request_rules=compile_rules(parse_rule(text, "request") for text in request_headers),
                         response_rules=compile_rules(
                             parse_rule(text, "response") for text in response_headers
@@ -181,6 +185,10 @@ class RoundRobinResource(ReverseProxyResource):
 
 def _pool(servers: Servers | Pool) -> Pool:
     return servers if isinstance(servers, Pool) else Pool("default", _addresses(servers))
+
+
+def _limiters(texts: Iterable[str]) -> tuple[RateLimiter, ...]:
+    return tuple(RateLimiter(limit) for limit in map(parse_rate_limit, texts) if limit is not None)
 
 
 def _addresses(servers: Servers) -> tuple[Address, ...]:

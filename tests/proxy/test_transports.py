@@ -1,5 +1,6 @@
 """Eager writes: sent at once where that can be, and else all that Twisted's own transports promise."""
 
+import sys
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from errno import ECONNRESET, EWOULDBLOCK
@@ -23,12 +24,19 @@ from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.protocol import ClientFactory
 from twisted.internet.ssl import Certificate, CertificateOptions, optionsForClientTLS
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.internet.tcp import Server
 from twisted.internet.testing import MemoryReactor
 from twisted.protocols.basic import FileSender
 
-from comfyproxy.proxy.transports import EagerClient, EagerReactor, EagerServer, EagerWrites, with_eager_writes
+from comfyproxy.proxy.transports import (
+    EagerClient,
+    EagerReactor,
+    EagerServer,
+    EagerWrites,
+    unsent,
+    with_eager_writes,
+)
 from comfyproxy.testing import BackendConnection, MemoryNetwork, RawClient, ScriptedBackend
 from tests.accelerators.loopback import HERE, Client, connect
 from tests.accelerators.memory_kernel import EagerMemoryConnection
@@ -386,3 +394,27 @@ def test_all_else_is_the_reactor_s_own(running_reactor: Any) -> None:
     assert eager.callLater == running_reactor.callLater
     with pytest.raises(AttributeError):
         _ = eager.no_such_thing
+
+
+def test_what_waits_in_our_own_buffer_is_unsent() -> None:
+    pair = Pair(window=1000)
+    assert unsent(pair.transport) == 0
+    pair.transport.write(b"x" * 2500)
+    assert unsent(pair.transport) == 1500
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system does not say what its buffers hold")
+@pytest_twisted.ensureDeferred
+async def test_what_the_peer_has_not_taken_is_unsent_though_the_kernel_has_it(wires: Wires) -> None:
+    size = 20_000_000
+    client, server = await wires.pair()
+    client.pause()
+    server.send(b"x" * size)
+    waiting = unsent(server.transport)
+    assert len(server.transport.dataBuffer) + server.transport._tempDataLen < waiting <= size
+    client.resume()
+    await client.until_count(size)
+    while unsent(server.transport):
+        await deferLater(wires.reactor, 0)
+    server.close()
+    await client.until(None)

@@ -461,6 +461,18 @@ class TestPool:
         server.send(OK)
         assert client.read().endswith(b"ok")
 
+    def test_rates_are_limited(self, make_rig: MakeRig) -> None:
+        rig = make_rig(
+            lambda reactor: RoundRobinResource(
+                "http://10.0.0.1:8188", reactor=reactor, rate_limits=["1/h", "off"]
+            )
+        )
+        rig.ask(get(b"/"))
+        answer = rig.ask(get(b"/")).read()
+        assert answer.startswith(b"HTTP/1.1 429 ")
+        assert b"\r\nRetry-After: 3600\r\n" in answer
+        assert rig.dialled == [("10.0.0.1", 8188)]
+
     def test_each_routed_request_has_its_line(self, make_rig: MakeRig) -> None:
         written: list[bytes] = []
         rig = make_rig(
