@@ -68,7 +68,7 @@ def parse_rate_limit(text: str) -> RateLimit | None:
     found = _RATE.fullmatch(rate)
     if not found or not float(found[1]):
         raise ValueError(f"{rate!r} is not a rate; write for example 10/s, 300/m, 1000/h or off")
-    given = dict(setting.split("=", 1) if "=" in setting else (setting, "") for setting in settings)
+    given = {name: value for name, _, value in (setting.partition("=") for setting in settings)}
     if unknown := sorted(given.keys() - {"burst", "by"}):
         raise ValueError(f"{unknown[0]!r} is not known of a rate limit; there are burst= and by=")
     limit = RateLimit(float(found[1]), found[2], 1)

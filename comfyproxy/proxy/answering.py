@@ -45,6 +45,10 @@ class Answering(RelayEnd):
         """The answer is out."""
         raise NotImplementedError
 
+    def deadline_passed(self) -> None:
+        """The client has had its time."""
+        raise NotImplementedError
+
     @property
     def body_sink(self) -> Transport:
         """Answers of known length may go straight to the connection."""

@@ -17,6 +17,7 @@ from twisted.internet.task import deferLater
 
 from comfyproxy.errors import ConfigError, Stopping
 from comfyproxy.service.daemon import ProxyService
+from comfyproxy.service.descriptors import possible_connections
 from comfyproxy.service.sources import Sources
 from comfyproxy.testing import RawClient
 from tests.proxy.lying_name_servers import NameServer
@@ -298,3 +299,23 @@ async def test_ten_thousand_servers_are_parsed_and_serving_within_a_second(
     service = start_service(file=[str(file)])
     assert len(service.proxy.routes.routes[0].balancer.pool) == 10_000
     assert global_reactor.seconds() - began < 1.0
+
+
+@pytest_twisted.ensureDeferred
+async def test_limits_hold_from_the_start_and_change_with_a_reload(
+    servers: Any, start_service: Start, tmp_path: Path
+) -> None:
+    conf = tmp_path / "limits.conf"
+    conf.write_text('websocket = "messages"\nmax_message = "1M"\nmax_connections = 7\nrate_limit = "5/s"\n')
+    service = start_service(url=[servers.start("a")], config=str(conf))
+    proxy = service.proxy
+    assert proxy is not None
+    assert proxy.bridges is not None
+    (before,) = proxy.routes.routes[0].rate_limits
+    assert (proxy.admission.gate.limit, proxy.bridges.max_message) == (7, 1 << 20)
+    conf.write_text('websocket = "messages"\nmax_body = "2K"\nrate_limit = ["5/s", "100/m"]\n')
+    service.reload()
+    (route,) = proxy.routes.routes
+    assert proxy.admission.gate.limit == possible_connections()
+    assert (proxy.bridges.max_message, route.max_body, route.min_rate) == (128 << 20, 2048, 100)
+    assert (len(route.rate_limits), route.rate_limits[0] is before) == (2, True)
