@@ -67,6 +67,7 @@ class PatientPort(Port):
 
     gate: "Gate | None" = None
     _log = Logger(namespace="comfyproxy.listeners")
+    reactor: Any
     _pause: IDelayedCall | None = None
     _told_at = -LOG_INTERVAL
 
