@@ -5,7 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comfyproxy.core.http1 import parse_request_head
-from comfyproxy.core.ratelimits import LONGEST_KEY, RateLimit, RateLimiter, client_key, parse_rate_limit
+from comfyproxy.core.ratelimits import (
+    LONGEST_KEY,
+    RateLimit,
+    RateLimiter,
+    admit,
+    client_key,
+    parse_rate_limit,
+)
 
 NOON = 1_800_000_000.0
 
@@ -187,3 +194,24 @@ def test_of_a_long_key_only_a_digest_is_kept():
     assert longest == b"k" * LONGEST_KEY
     assert len(longer) == len(other) == 16
     assert longer != other
+
+
+def test_all_of_several_limits_hold_and_what_one_refuses_counts_with_none():
+    hourly, secondly = RateLimiter(RateLimit(3, "h", 3)), RateLimiter(RateLimit(1, "s", 1))
+    head = request()
+    passed = []
+    for second in range(5):
+        for _ in range(10):
+            refusal = admit((hourly, secondly), head, "192.0.2.1", NOON + second)
+            passed.append(refusal is None)
+    assert passed.count(True) == 3
+    assert refusal is not None
+    assert refusal[0] is hourly
+    assert refusal[1] == pytest.approx(1196)
+    assert admit((), head, "192.0.2.1", NOON) is None
+
+
+def test_what_is_given_back_for_nobody_changes_nothing():
+    limiter = RateLimiter(RateLimit(1, "s", 1))
+    limiter.give_back("nobody")
+    assert len(limiter) == 0
