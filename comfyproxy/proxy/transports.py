@@ -20,6 +20,7 @@ import sys
 from errno import EWOULDBLOCK
 from typing import Any
 
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IConnector, IListeningPort
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.posixbase import PosixReactorBase
@@ -104,7 +105,8 @@ class EagerWrites(Connection):
         """Whether everything that was written has gone to the socket."""
         return not self._tempDataBuffer and not self.dataBuffer
 
-    def doRead(self) -> Exception | None:
+    # Twisted's own mixin for aborting declares it as an attribute.
+    def doRead(self) -> ConnectionLost | ConnectionDone | None:  # type: ignore[override]
         """As `IReadDescriptor.doRead`."""
         try:
             data = self.socket.recv(self.bufferSize)
