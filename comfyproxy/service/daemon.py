@@ -151,7 +151,14 @@ class ProxyService(MultiService):
         """Let ``proxy`` go by ``config`` in all that can change while it runs, and log to ``output``."""
         proxy.routes = self._routing.table
         proxy.limits = config.limits
-        proxy.admission.adopt(config.limits, possible_connections())
+        possible = possible_connections()
+        proxy.admission.adopt(config.limits, possible)
+        if 0 < possible < config.limits.connections:
+            self.log.warn(
+                "The file descriptors are enough for {possible} clients, not for {wanted}: raise their limit.",
+                possible=possible,
+                wanted=config.limits.connections,
+            )
         proxy.timeouts = config.timeouts
         proxy.request_ids = config.request_ids
         proxy.debug = config.debug

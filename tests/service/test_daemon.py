@@ -319,3 +319,10 @@ async def test_limits_hold_from_the_start_and_change_with_a_reload(
     assert proxy.admission.gate.limit == possible_connections()
     assert (proxy.bridges.max_message, route.max_body, route.min_rate) == (128 << 20, 2048, 100)
     assert (len(route.rate_limits), route.rate_limits[0] is before) == (2, True)
+
+
+def test_more_connections_than_descriptors_are_warned_of(
+    start_service: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    start_service(max_connections="999999999")
+    assert f"enough for {possible_connections()} clients, not for 999999999" in caplog.text
