@@ -153,8 +153,8 @@ def test_a_connection_to_a_server_begins_with_whose_it_is(make_rig, version):
     rig = announcing(make_rig, version)
     client = rig.ask(get(), client=rig.client("192.0.2.7"))
     header, rest = announced(rig.backend.connections[0])
-    assert header.source == (client.transport.getHost().host, client.transport.getHost().port)
-    assert header.destination == ("127.0.0.1", 8080)
+    assert header.source == ("192.0.2.7", client.transport.getHost().port)
+    assert header.destination == (client.transport.getPeer().host, client.transport.getPeer().port)
     assert rest.startswith(b"GET / HTTP/1.1\r\n")
     assert client.received.startswith(b"HTTP/1.1 200 ")
 
@@ -175,7 +175,8 @@ def test_a_connection_carries_the_client_that_a_trusted_proxy_names(make_rig):
     for told in (b"203.0.113.5", b"203.0.113.6", b"203.0.113.5"):
         rig.ask(get(b"X-Forwarded-For: " + told), client=client)
     headers = [connection.received.partition(b"\r\n")[0] for connection in rig.backend.connections]
+    port = client.transport.getPeer().port
     assert headers == [
-        b"PROXY TCP4 203.0.113.5 127.0.0.1 0 8080",
-        b"PROXY TCP4 203.0.113.6 127.0.0.1 0 8080",
+        b"PROXY TCP4 203.0.113.5 127.0.0.1 0 %d" % port,
+        b"PROXY TCP4 203.0.113.6 127.0.0.1 0 %d" % port,
     ]
