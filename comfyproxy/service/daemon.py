@@ -155,7 +155,7 @@ class ProxyService(MultiService):
         proxy.admission.adopt(config.limits, possible)
         if 0 < possible < config.limits.connections:
             self.log.warn(
-                "The file descriptors are enough for {possible} clients, not for {wanted}: raise their limit.",
+                "The file descriptors are enough for {possible} clients, not for {wanted}; raise the limit.",
                 possible=possible,
                 wanted=config.limits.connections,
             )
