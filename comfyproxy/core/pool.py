@@ -177,6 +177,8 @@ class Pool:
 
     def follow(self, rules: HealthRules, now: float) -> None:
         """Go by ``rules`` from now on; what is known of the servers stays known where it can be."""
+        if rules == self.rules:
+            return
         was_probed, self.rules = self.rules.probed, rules
         for backend in self.backends:
             if was_probed and not rules.probed:

@@ -267,6 +267,9 @@ class PoolProbes:
         self.plan: ProbePlan | None = None
         self._random = random
         self._rounds: dict[Backend, _Round] = {}
+        self._new: deque[_Round] = deque()
+        self._next_at = 0.0
+        self._timer: IDelayedCall | None = None
 
     def follow(self, plan: ProbePlan | None) -> None:
         """Check the servers that the pool has now by ``plan``, or not at all.
@@ -276,16 +279,32 @@ class PoolProbes:
         self.plan = plan
         wanted = self.pool.backends if plan is not None else ()
         former, self._rounds = self._rounds, {}
-        new = 0
         for backend in wanted:
             found = former.pop(backend, None)
             if found is None:
                 found = _Round(self, backend)
-                found.schedule(new / RATE)
-                new += 1
+                self._new.append(found)
             self._rounds[backend] = found
         for gone in former.values():
             gone.stop()
+        if not self._rounds:
+            self._new.clear()
+        if self._new and self._timer is None:
+            self._next_at = self.reactor.seconds()
+            self._timer = self.reactor.callLater(0, self._begin_new)
+        elif not self._new and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _begin_new(self) -> None:
+        """Begin with those of the new ones whose time it is; a timer for each takes long in a large pool."""
+        self._timer = None
+        now = self.reactor.seconds()
+        while self._new and self._next_at <= now:
+            self._next_at += 1 / RATE
+            self._new.popleft().come_due()
+        if self._new:
+            self._timer = self.reactor.callLater(self._next_at - now, self._begin_new)
 
     def stop(self) -> None:
         """Check nothing any more; no connection and no timer is left."""
@@ -318,7 +337,7 @@ class _Round:
 
     def schedule(self, seconds: float) -> None:
         """Check in so many seconds."""
-        self._timer = self._probes.reactor.callLater(seconds, self._come_due)
+        self._timer = self._probes.reactor.callLater(seconds, self.come_due)
 
     def hurry(self) -> None:
         """Check now, unless that is happening anyway."""
@@ -336,8 +355,11 @@ class _Round:
             check.stop()
             self._probes.slots.give_back()
 
-    def _come_due(self) -> None:
+    def come_due(self) -> None:
+        """It is time for a check."""
         self._timer = None
+        if self._is_over:
+            return
         if self._backend.admin is AdminState.MAINT:
             self.schedule(self._probes.pause(self._backend))
         else:

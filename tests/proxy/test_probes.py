@@ -299,6 +299,14 @@ def test_first_checks_of_many_servers_do_not_begin_in_one_instant(watch: Any) ->
     assert sum(watching.counts()) == 99
 
 
+def test_server_removed_before_its_first_check_is_never_checked(watch: Any) -> None:
+    watching = watch(3)
+    watching.pool.apply(diff(watching.pool.addresses, watching.pool.addresses[:1]))
+    watching.probes.follow(watching.plan)
+    watching.pass_time(1)
+    assert watching.counts() == [1, 0, 0]
+
+
 def test_removed_server_is_checked_no_more_and_a_new_one_at_once(network: MemoryNetwork, watch: Any) -> None:
     watching = watch(3)
     watching.pass_time(0.25)
