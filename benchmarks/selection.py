@@ -16,12 +16,12 @@ from dataclasses import asdict, dataclass
 from itertools import count, cycle
 from time import perf_counter
 
-from comfyproxy.core.addresses import Address
-from comfyproxy.core.backend import AdminState, Lease, Outcome
-from comfyproxy.core.balancer import Balancer
-from comfyproxy.core.changes import diff
-from comfyproxy.core.pool import Pool
-from comfyproxy.core.selection.balance import PLAIN_POLICIES, Balance, parse_balance
+from comfyproxy.core.balancing.backend import AdminState, Lease, Outcome
+from comfyproxy.core.balancing.balancer import Balancer
+from comfyproxy.core.balancing.changes import diff
+from comfyproxy.core.balancing.pool import Pool
+from comfyproxy.core.balancing.selection.balance import PLAIN_POLICIES, Balance, parse_balance
+from comfyproxy.core.configuration.addresses import Address
 
 SIZES = (1, 100, 10_000, 100_000)
 POLICIES = (*PLAIN_POLICIES, "hash:uri")

@@ -10,7 +10,8 @@ The nouns, each with one meaning:
 - **affinity** is ComfyUI's meaning of staying with a server: by client, by prompt, by file.
 
 Reading order is the way of a request: `proxy.listeners`, `proxy.downstream`, `proxy.exchange`, which asks
-`comfyui.router` and `core.balancer`, then `proxy.connectors`, `proxy.upstream`, `proxy.relay`, and back.
+`comfyui.router` and `core.balancing.balancer`, then `proxy.connectors`, `proxy.upstream`, `proxy.relay`, and
+back.
 
 What may import what (`tests/test_architecture.py` holds it): `core` imports the standard library and decides
 without I/O; `comfyui` imports `core`; `proxy` imports `core` and moves the bytes; `web` imports `core` and

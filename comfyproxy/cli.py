@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from comfyproxy import __version__
-from comfyproxy.core.commandline import HELP_FORMATTER, add_arguments
-from comfyproxy.core.options import OPTIONS
+from comfyproxy.core.configuration.commandline import HELP_FORMATTER, add_arguments
+from comfyproxy.core.configuration.options import OPTIONS
 from comfyproxy.errors import ConfigError
 from comfyproxy.service.report import error_object, report_lines, report_object
 from comfyproxy.service.sources import Sources

@@ -16,7 +16,7 @@ from typing import Any
 import h11
 import httptools
 
-from comfyproxy.core.http1 import UNTIL_CLOSE, RequestHead, ResponseHead
+from comfyproxy.core.http.http1 import UNTIL_CLOSE, RequestHead, ResponseHead
 from comfyproxy.errors import BackendProtocolError, ProtocolError
 from conformance.reading import Message, read_request, read_response
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from comfyproxy.core.chunked import CHUNKED, ChunkedReader
-from comfyproxy.core.grammar import has_bare_line_end
-from comfyproxy.core.http1 import (
+from comfyproxy.core.http.chunked import CHUNKED, ChunkedReader
+from comfyproxy.core.http.grammar import has_bare_line_end
+from comfyproxy.core.http.http1 import (
     UNTIL_CLOSE,
     RequestHead,
     ResponseHead,

@@ -92,7 +92,7 @@ class Import:
 
 
 def module_name(path: Path) -> str:
-    """comfyproxy/core/pool.py -> comfyproxy.core.pool"""
+    """comfyproxy/core/balancing/pool.py -> comfyproxy.core.balancing.pool"""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -207,16 +207,28 @@ def test_every_exception_to_the_test_file_rule_is_a_module() -> None:
 @pytest.mark.parametrize(
     ("module", "source", "rule"),
     [
-        ("comfyproxy.core.pool", "import twisted", "standard library only"),
-        ("comfyproxy.core.pool", "def f():\n    import twisted.web", "standard library only"),
+        ("comfyproxy.core.balancing.pool", "import twisted", "standard library only"),
+        ("comfyproxy.core.balancing.pool", "def f():\n    import twisted.web", "standard library only"),
         (
-            "comfyproxy.core.pool",
+            "comfyproxy.core.balancing.pool",
             "from comfyproxy.proxy import relay",
             "only comfyproxy.core, comfyproxy.errors",
         ),
-        ("comfyproxy.core.pool", "from comfyproxy import proxy", "only comfyproxy.core, comfyproxy.errors"),
-        ("comfyproxy.core.pool", "from ..proxy import relay", "only comfyproxy.core, comfyproxy.errors"),
-        ("comfyproxy.core.pool", "import comfyproxy.corentin", "only comfyproxy.core, comfyproxy.errors"),
+        (
+            "comfyproxy.core.balancing.pool",
+            "from comfyproxy import proxy",
+            "only comfyproxy.core, comfyproxy.errors",
+        ),
+        (
+            "comfyproxy.core.balancing.pool",
+            "from ...proxy import relay",
+            "only comfyproxy.core, comfyproxy.errors",
+        ),
+        (
+            "comfyproxy.core.balancing.pool",
+            "import comfyproxy.corentin",
+            "only comfyproxy.core, comfyproxy.errors",
+        ),
         (
             "comfyproxy.comfyui.router",
             "from comfyproxy.proxy.relay import Relay",
@@ -249,10 +261,13 @@ def test_a_forbidden_import_is_found_and_its_rule_named(module: str, source: str
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("comfyproxy.core.pool", "import heapq\nfrom comfyproxy.core.addresses import Address"),
-        ("comfyproxy.core.pool", "from comfyproxy.errors import ConfigError"),
-        ("comfyproxy.core.pool", "from .addresses import Address"),
-        ("comfyproxy.comfyui.router", "from comfyproxy.core.routing import Pin"),
+        (
+            "comfyproxy.core.balancing.pool",
+            "import heapq\nfrom comfyproxy.core.configuration.addresses import Address",
+        ),
+        ("comfyproxy.core.balancing.pool", "from comfyproxy.errors import ConfigError"),
+        ("comfyproxy.core.balancing.pool", "from .addresses import Address"),
+        ("comfyproxy.comfyui.router", "from comfyproxy.core.balancing.routing import Pin"),
         ("comfyproxy.proxy.exchange", "from twisted.internet import defer, protocol"),
         ("comfyproxy.web.resource", "from twisted.web.proxy import ReverseProxyResource"),
         ("comfyproxy.tap", "from twisted.internet import reactor\nimport comfyproxy.service.daemon"),

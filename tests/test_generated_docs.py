@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from comfyproxy.core.config import BALANCED_PREFIXES
-from comfyproxy.core.option import Option
-from comfyproxy.core.options import OPTIONS
+from comfyproxy.core.configuration.option import Option
+from comfyproxy.core.configuration.options import OPTIONS
 
 ROOT = Path(__file__).parent.parent
 OPTIONS_PAGE = ROOT / "docs" / "reference" / "options.md"

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from comfyproxy.core.addresses import Address
 from comfyproxy.core.config import Config, PoolConfig, RouteConfig
-from comfyproxy.core.option import Option
-from comfyproxy.core.options import OPTIONS
-from comfyproxy.core.settings import Settings
-from comfyproxy.core.tapconf import parse_tap_conf
+from comfyproxy.core.configuration.addresses import Address
+from comfyproxy.core.configuration.option import Option
+from comfyproxy.core.configuration.options import OPTIONS
+from comfyproxy.core.configuration.settings import Settings
+from comfyproxy.core.configuration.tapconf import parse_tap_conf
 from comfyproxy.service.sources import Sources
 
 SAMPLE = Path(__file__).parent.parent / "tap.conf"

@@ -3,8 +3,8 @@
 from collections import OrderedDict
 
 from comfyproxy.comfyui.identity import fingerprint_in
-from comfyproxy.core.backend import Backend
-from comfyproxy.core.pool import Pool
+from comfyproxy.core.balancing.backend import Backend
+from comfyproxy.core.balancing.pool import Pool
 
 MAX_ENTRIES = 100_000
 """Ten backends' histories of 10,000 entries each (``MAXIMUM_HISTORY_SIZE`` in ComfyUI's ``execution.py``)."""

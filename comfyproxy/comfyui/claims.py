@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from comfyproxy.comfyui.files import file_named, is_upload
 from comfyproxy.comfyui.origin import check_origin
 from comfyproxy.comfyui.wire import OTHER, Endpoint, client_named, find_endpoint, prompts_named
-from comfyproxy.core.cookie import BackendCookie
-from comfyproxy.core.fields import FieldBlock
-from comfyproxy.core.http1 import RequestHead
-from comfyproxy.core.routing import Refuse
-from comfyproxy.core.websocket import is_websocket_request
+from comfyproxy.core.balancing.routing import Refuse
+from comfyproxy.core.http.cookie import BackendCookie
+from comfyproxy.core.http.fields import FieldBlock
+from comfyproxy.core.http.http1 import RequestHead
+from comfyproxy.core.http.websocket import is_websocket_request
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qs
 
-from comfyproxy.core.http1 import RequestHead, ResponseHead
+from comfyproxy.core.http.http1 import RequestHead, ResponseHead
 
 MAX_NAME = 512
 """Characters of a text that may be a file's name; prompts have longer ones that are not."""

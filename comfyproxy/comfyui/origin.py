@@ -15,8 +15,8 @@ itself.
 import re
 from ipaddress import IPv6Address, ip_address
 
-from comfyproxy.core.http1 import RequestHead
-from comfyproxy.core.routing import Refuse
+from comfyproxy.core.balancing.routing import Refuse
+from comfyproxy.core.http.http1 import RequestHead
 
 ORIGIN_FIELDS = frozenset((b"origin", b"sec-fetch-site"))
 

@@ -2,8 +2,8 @@
 
 import json
 
-from comfyproxy.core.http1 import ResponseHead
-from comfyproxy.core.probing import Verdict, get
+from comfyproxy.core.balancing.probing import Verdict, get
+from comfyproxy.core.http.http1 import ResponseHead
 
 PATH = "/prompt"
 

@@ -21,12 +21,12 @@ from comfyproxy.comfyui.wire import (
     with_client,
     with_prompt_id,
 )
-from comfyproxy.core.backend import Backend
-from comfyproxy.core.cookie import BackendCookie
-from comfyproxy.core.fields import KEPT_BLOCKS
-from comfyproxy.core.http1 import KEPT_HEADS, RequestHead, ResponseHead
-from comfyproxy.core.pool import Pool
-from comfyproxy.core.routing import Decision, Default, NeedBody, Pin, Rewrite, Router, Search
+from comfyproxy.core.balancing.backend import Backend
+from comfyproxy.core.balancing.pool import Pool
+from comfyproxy.core.balancing.routing import Decision, Default, NeedBody, Pin, Rewrite, Router, Search
+from comfyproxy.core.http.cookie import BackendCookie
+from comfyproxy.core.http.fields import KEPT_BLOCKS
+from comfyproxy.core.http.http1 import KEPT_HEADS, RequestHead, ResponseHead
 
 _ANY = Default()
 _SEARCH = Search()

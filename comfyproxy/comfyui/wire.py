@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 from urllib.parse import parse_qsl, unquote_to_bytes
 
-from comfyproxy.core.http1 import RequestHead
+from comfyproxy.core.http.http1 import RequestHead
 
 Document = dict[str, Any]
 """A JSON object."""

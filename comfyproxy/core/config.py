@@ -1,17 +1,18 @@
 """What a configuration says, as values: where every way to configure comfyproxy ends.
 
-`comfyproxy.core.options` has the options that set these fields, `comfyproxy.core.loading` puts them together.
+The options in `comfyproxy.core.configuration.options` set these fields, and
+`comfyproxy.core.configuration.loading` puts them together.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from comfyproxy.core.addresses import MAX_SERVERS, Address
-from comfyproxy.core.headerrules import HeaderRule
-from comfyproxy.core.headers import WRITTEN
-from comfyproxy.core.ratelimits import RateLimit
-from comfyproxy.core.selection.balance import Balance
+from comfyproxy.core.balancing.ratelimits import RateLimit
+from comfyproxy.core.balancing.selection.balance import Balance
+from comfyproxy.core.configuration.addresses import MAX_SERVERS, Address
+from comfyproxy.core.http.headerrules import HeaderRule
+from comfyproxy.core.http.headers import WRITTEN
 
 App = Literal["comfyui", "http"]
 Placement = Literal["client", "request"]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IDelayedCall
 
-from comfyproxy.core.backend import Backend
+from comfyproxy.core.balancing.backend import Backend
 
 if TYPE_CHECKING:
     from comfyproxy.proxy.exchange import Exchange

@@ -8,10 +8,10 @@ from typing import Any
 
 from twisted.logger import Logger
 
+from comfyproxy.core.balancing.ratelimits import RateLimiter, admit, client_key
 from comfyproxy.core.config import Limits
-from comfyproxy.core.http1 import RequestHead
-from comfyproxy.core.ratelimits import RateLimiter, admit, client_key
-from comfyproxy.core.trust import Trust
+from comfyproxy.core.http.http1 import RequestHead
+from comfyproxy.core.http.trust import Trust
 from comfyproxy.proxy.draining import ClientConnection, Work
 from comfyproxy.proxy.gate import Gate
 from comfyproxy.proxy.sparinglog import SparingLog

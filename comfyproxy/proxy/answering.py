@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import ISSLTransport
 
-from comfyproxy.core.answers import Answer
-from comfyproxy.core.http1 import RequestHead
+from comfyproxy.core.http.answers import Answer
+from comfyproxy.core.http.http1 import RequestHead
 from comfyproxy.proxy.exchange import Exchange
 from comfyproxy.proxy.pace import Pace, watch_reading
 from comfyproxy.proxy.relay import RelayEnd, Transport

@@ -8,8 +8,8 @@
 
 Who finds every server full waits in the pool's line, and is told as soon as one has room. An attempt that
 fails is followed by another one if that is safe, if there are more servers, and if the time and the budget
-for it are not used up (`comfyproxy.core.retries`). What an attempt takes, a lease on a backend and a
-connection to it, is given back when it fails; whatever else happens, the subclass gives it back when all is
+for it are not used up (`comfyproxy.core.balancing.retries`). What an attempt takes, a lease on a backend and
+a connection to it, is given back when it fails; whatever else happens, the subclass gives it back when all is
 over.
 """
 
@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IDelayedCall
 
-from comfyproxy.core.backend import Backend, Lease, Outcome
-from comfyproxy.core.balancer import Balancer
-from comfyproxy.core.headers import Forwarder
-from comfyproxy.core.http1 import RequestHead, ResponseHead
-from comfyproxy.core.retries import explain, may_try_again, outcome_of
-from comfyproxy.core.routes import Route
-from comfyproxy.core.routing import Rewrite
+from comfyproxy.core.balancing.backend import Backend, Lease, Outcome
+from comfyproxy.core.balancing.balancer import Balancer
+from comfyproxy.core.balancing.retries import explain, may_try_again, outcome_of
+from comfyproxy.core.balancing.routes import Route
+from comfyproxy.core.balancing.routing import Rewrite
+from comfyproxy.core.http.headers import Forwarder
+from comfyproxy.core.http.http1 import RequestHead, ResponseHead
 from comfyproxy.errors import BackendError, BackendLost, ConnectFailed, NoBackendAvailable, OutOfDescriptors
 from comfyproxy.proxy.dialing import Dialer
 from comfyproxy.proxy.front import Front

@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 
-from comfyproxy.core.backend import Backend
+from comfyproxy.core.balancing.backend import Backend
 from comfyproxy.core.config import Timeouts
 from comfyproxy.proxy.deadlines import Deadlines
 from comfyproxy.proxy.dialing import Attempt, Dialer, Waiter

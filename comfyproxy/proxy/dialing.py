@@ -17,7 +17,7 @@ from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
-from comfyproxy.core.addresses import Address
+from comfyproxy.core.configuration.addresses import Address
 from comfyproxy.errors import ConnectFailed, OutOfDescriptors
 from comfyproxy.proxy.accepting import EXHAUSTED
 from comfyproxy.proxy.proxyprotocol import Greeted

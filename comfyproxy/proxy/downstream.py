@@ -17,8 +17,8 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from comfyproxy.core.chunked import CHUNKED
-from comfyproxy.core.http1 import RequestHead, check_partial_head, parse_request_head
+from comfyproxy.core.http.chunked import CHUNKED
+from comfyproxy.core.http.http1 import RequestHead, check_partial_head, parse_request_head
 from comfyproxy.errors import ProtocolError
 from comfyproxy.proxy.admission import TOO_MANY_CONNECTIONS
 from comfyproxy.proxy.answering import Answering

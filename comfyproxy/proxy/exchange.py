@@ -13,22 +13,22 @@ with the client paused, or when a router asked to see the whole.
 from functools import partial
 from typing import TYPE_CHECKING
 
-from comfyproxy.core.answers import choose_request_id
-from comfyproxy.core.backend import Outcome
-from comfyproxy.core.chunked import LAST_CHUNK, encode_chunk
-from comfyproxy.core.forwarding import (
+from comfyproxy.core.balancing.backend import Outcome
+from comfyproxy.core.balancing.retries import FAILED_STATUSES
+from comfyproxy.core.balancing.routing import Decision, Default, NeedBody, Pin, Refuse, Rewrite, Search
+from comfyproxy.core.http.answers import choose_request_id
+from comfyproxy.core.http.chunked import LAST_CHUNK, encode_chunk
+from comfyproxy.core.http.forwarding import (
     UPGRADE,
     answer_fields,
     compose_request,
     informational_fields,
     with_request_id,
 )
-from comfyproxy.core.headerrules import ValueOf, lookup
-from comfyproxy.core.headers import HOP_BY_HOP, Forwarder, refuse_early
-from comfyproxy.core.http1 import UNTIL_CLOSE, RequestHead, ResponseHead
-from comfyproxy.core.retries import FAILED_STATUSES
-from comfyproxy.core.routing import Decision, Default, NeedBody, Pin, Refuse, Rewrite, Search
-from comfyproxy.core.websocket import accepts, is_websocket_request
+from comfyproxy.core.http.headerrules import ValueOf, lookup
+from comfyproxy.core.http.headers import HOP_BY_HOP, Forwarder, refuse_early
+from comfyproxy.core.http.http1 import UNTIL_CLOSE, RequestHead, ResponseHead
+from comfyproxy.core.http.websocket import accepts, is_websocket_request
 from comfyproxy.errors import BackendProtocolError
 from comfyproxy.proxy.admission import TOO_OFTEN
 from comfyproxy.proxy.attempts import RequestAttempts

@@ -2,7 +2,7 @@
 
 from typing import Any, Protocol
 
-from comfyproxy.core.answers import Answer
+from comfyproxy.core.http.answers import Answer
 from comfyproxy.proxy.relay import RelayEnd, Transport
 
 

@@ -7,9 +7,9 @@ from typing import Any
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from comfyproxy.core.backend import AdminState, Backend
-from comfyproxy.core.balancer import Balancer
-from comfyproxy.core.events import (
+from comfyproxy.core.balancing.backend import AdminState, Backend
+from comfyproxy.core.balancing.balancer import Balancer
+from comfyproxy.core.balancing.events import (
     AdminStateChanged,
     BackendCameUp,
     BackendEjected,
@@ -17,7 +17,7 @@ from comfyproxy.core.events import (
     Event,
     PanicBegan,
 )
-from comfyproxy.core.pool import HealthRules
+from comfyproxy.core.balancing.pool import HealthRules
 from comfyproxy.proxy.probes import PoolProbes, ProbePlan, Slots
 from comfyproxy.proxy.resolver import Resolver
 

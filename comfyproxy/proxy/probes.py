@@ -18,10 +18,10 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from comfyproxy.core.backend import AdminState, Backend
-from comfyproxy.core.pool import Pool
-from comfyproxy.core.probing import AnswerReader, Probe, Verdict
-from comfyproxy.core.proxyprotocol import own_header
+from comfyproxy.core.balancing.backend import AdminState, Backend
+from comfyproxy.core.balancing.pool import Pool
+from comfyproxy.core.balancing.probing import AnswerReader, Probe, Verdict
+from comfyproxy.core.http.proxyprotocol import own_header
 from comfyproxy.errors import ConnectFailed, OutOfDescriptors, ProtocolError
 from comfyproxy.proxy.dialing import Attempt, Dialer
 from comfyproxy.proxy.resolver import Resolver

@@ -9,13 +9,13 @@ from uuid import uuid4
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from comfyproxy.core.answers import Answer, make_answer
-from comfyproxy.core.backend import Backend
+from comfyproxy.core.balancing.backend import Backend
+from comfyproxy.core.balancing.routes import RouteTable
 from comfyproxy.core.config import Limits, RequestIDs, Timeouts
-from comfyproxy.core.headers import WRITTEN, Forwarder
-from comfyproxy.core.http1 import RequestHead
-from comfyproxy.core.routes import RouteTable
-from comfyproxy.core.trust import Trust, plain_address
+from comfyproxy.core.http.answers import Answer, make_answer
+from comfyproxy.core.http.headers import WRITTEN, Forwarder
+from comfyproxy.core.http.http1 import RequestHead
+from comfyproxy.core.http.trust import Trust, plain_address
 from comfyproxy.errors import BackendError
 from comfyproxy.proxy.accesslog import AccessLog
 from comfyproxy.proxy.admission import Admission

@@ -16,8 +16,8 @@ from twisted.internet.protocol import ClientFactory, Factory, Protocol, connecti
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
-from comfyproxy.core.proxyprotocol import End, ProxyHeader, ProxyHeaderReader, make_header
-from comfyproxy.core.trust import plain_address
+from comfyproxy.core.http.proxyprotocol import End, ProxyHeader, ProxyHeaderReader, make_header
+from comfyproxy.core.http.trust import plain_address
 from comfyproxy.errors import ProtocolError
 from comfyproxy.proxy.draining import Work
 

@@ -13,9 +13,9 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.python.failure import Failure
 
-from comfyproxy.core.backend import Backend, Outcome
-from comfyproxy.core.balancer import Balancer
-from comfyproxy.core.trust import plain_address
+from comfyproxy.core.balancing.backend import Backend, Outcome
+from comfyproxy.core.balancing.balancer import Balancer
+from comfyproxy.core.http.trust import plain_address
 from comfyproxy.errors import BackendError
 from comfyproxy.proxy.attempts import Attempts
 from comfyproxy.proxy.dialing import Dialer

@@ -6,7 +6,7 @@ from twisted.internet.ssl import CertificateOptions, optionsForClientTLS
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
-from comfyproxy.core.backend import Backend
+from comfyproxy.core.balancing.backend import Backend
 
 
 def client_tls(backend: Backend) -> IOpenSSLClientConnectionCreator:

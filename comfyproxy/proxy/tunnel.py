@@ -3,8 +3,8 @@
 The proxy takes no part in the protocol, with one exception: when it stops, clients are to hear a Close frame
 (1001, going away) and no mere end of the connection, for a page tells the two apart. A frame of ours may
 stand only between two of the backend's, so the way from backend to client is followed by its frame headers
-(`comfyproxy.core.frames`). What the client answers passes to the backend as any frame, so both connections
-end as the protocol has it.
+(`comfyproxy.core.http.frames`). What the client answers passes to the backend as any frame, so both
+connections end as the protocol has it.
 
 Pings of our own are not among what a relay can do: their pongs would reach the other side. TCP's keep-alive
 finds peers that vanished, not those that hang.
@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 from comfyproxy.core.config import Timeouts
-from comfyproxy.core.frames import FrameTracker, close_frame
+from comfyproxy.core.http.frames import FrameTracker, close_frame
 from comfyproxy.proxy.deadlines import Deadlines
 from comfyproxy.proxy.draining import STOPPING, Work
 from comfyproxy.proxy.relay import Relay, RelayEnd, Write

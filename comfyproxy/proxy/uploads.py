@@ -3,7 +3,7 @@
 from math import inf
 from typing import TYPE_CHECKING
 
-from comfyproxy.core.chunked import CHUNKED, ChunkedReader
+from comfyproxy.core.http.chunked import CHUNKED, ChunkedReader
 from comfyproxy.errors import ProtocolError
 from comfyproxy.proxy.exchange import Exchange
 from comfyproxy.proxy.pace import Pace

@@ -14,9 +14,9 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from comfyproxy.core.chunked import CHUNKED, ChunkedReader
-from comfyproxy.core.grammar import has_bare_line_end
-from comfyproxy.core.http1 import UNTIL_CLOSE, ResponseHead, parse_response_head
+from comfyproxy.core.http.chunked import CHUNKED, ChunkedReader
+from comfyproxy.core.http.grammar import has_bare_line_end
+from comfyproxy.core.http.http1 import UNTIL_CLOSE, ResponseHead, parse_response_head
 from comfyproxy.errors import (
     BackendError,
     BackendLost,

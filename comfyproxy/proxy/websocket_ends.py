@@ -31,8 +31,8 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from comfyproxy.core.config import Timeouts
-from comfyproxy.core.forwarding import UPGRADE
-from comfyproxy.core.websocket import accept_value
+from comfyproxy.core.http.forwarding import UPGRADE
+from comfyproxy.core.http.websocket import accept_value
 from comfyproxy.proxy.deadlines import Deadlines
 from comfyproxy.proxy.outflow import Backlog, Outflow
 from comfyproxy.proxy.relay import Transport

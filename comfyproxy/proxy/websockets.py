@@ -23,10 +23,10 @@ from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketServerFa
 from twisted.python.failure import Failure
 
 from comfyproxy.core.config import Timeouts
-from comfyproxy.core.forwarding import UPGRADE
-from comfyproxy.core.headers import HOP_BY_HOP
-from comfyproxy.core.http1 import ResponseHead
-from comfyproxy.core.websocket import accepts_key
+from comfyproxy.core.http.forwarding import UPGRADE
+from comfyproxy.core.http.headers import HOP_BY_HOP
+from comfyproxy.core.http.http1 import ResponseHead
+from comfyproxy.core.http.websocket import accepts_key
 from comfyproxy.proxy.draining import STOPPING, Work
 from comfyproxy.proxy.exchange import Exchange
 from comfyproxy.proxy.outflow import Backlog, MessageKey

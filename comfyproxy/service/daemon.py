@@ -11,8 +11,8 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from comfyproxy.core.backend import AdminState, Backend
-from comfyproxy.core.changes import Changes
+from comfyproxy.core.balancing.backend import AdminState, Backend
+from comfyproxy.core.balancing.changes import Changes
 from comfyproxy.core.config import Config
 from comfyproxy.errors import ConfigError, Stopping
 from comfyproxy.proxy.accesslog import FORMATS

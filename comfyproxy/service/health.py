@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from comfyproxy.comfyui.probe import ComfyUIProbe
-from comfyproxy.core.addresses import parse_addresses
-from comfyproxy.core.backend import Backend
-from comfyproxy.core.balancer import Balancer
+from comfyproxy.core.balancing.backend import Backend
+from comfyproxy.core.balancing.balancer import Balancer
+from comfyproxy.core.balancing.outliers import EjectionRules
+from comfyproxy.core.balancing.pool import HealthRules, Pool
+from comfyproxy.core.balancing.probing import HttpProbe, TcpProbe
 from comfyproxy.core.config import HealthConfig
-from comfyproxy.core.outliers import EjectionRules
-from comfyproxy.core.pool import HealthRules, Pool
-from comfyproxy.core.probing import HttpProbe, TcpProbe
+from comfyproxy.core.configuration.addresses import parse_addresses
 from comfyproxy.errors import ConfigError, UnknownServer
 from comfyproxy.proxy.health import HealthWatch
 from comfyproxy.proxy.probes import ProbePlan, Slots

@@ -1,7 +1,7 @@
 """The rate limiters of one configuration after the other."""
 
+from comfyproxy.core.balancing.ratelimits import RateLimit, RateLimiter
 from comfyproxy.core.config import Config, RouteConfig
-from comfyproxy.core.ratelimits import RateLimit, RateLimiter
 
 
 class Limiters:

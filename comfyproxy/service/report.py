@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from comfyproxy.core.addresses import Address
 from comfyproxy.core.config import Config, PoolConfig, RouteConfig
-from comfyproxy.core.diagnostics import ConfigWarning
-from comfyproxy.core.loading import Loaded
+from comfyproxy.core.configuration.addresses import Address
+from comfyproxy.core.configuration.diagnostics import ConfigWarning
+from comfyproxy.core.configuration.loading import Loaded
 from comfyproxy.errors import ConfigError
 
 _NUMBERS = {"#", "WEIGHT", "MAX CONNS"}

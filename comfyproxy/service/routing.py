@@ -6,17 +6,17 @@ from typing import Any
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 
 from comfyproxy.comfyui.router import make_router
-from comfyproxy.core.addresses import Address
-from comfyproxy.core.balancer import Balancer
-from comfyproxy.core.changes import Changes, diff
+from comfyproxy.core.balancing.balancer import Balancer
+from comfyproxy.core.balancing.changes import Changes, diff
+from comfyproxy.core.balancing.pool import Pool
+from comfyproxy.core.balancing.routes import Route, RouteTable
+from comfyproxy.core.balancing.routing import Router
+from comfyproxy.core.balancing.stickiness import StickyRouter
 from comfyproxy.core.config import Config, HealthConfig, PoolConfig, RouteConfig
-from comfyproxy.core.cookie import BackendCookie
-from comfyproxy.core.headerrules import compile_rules
-from comfyproxy.core.pool import Pool
-from comfyproxy.core.proxyprotocol import V1, V2
-from comfyproxy.core.routes import Route, RouteTable
-from comfyproxy.core.routing import Router
-from comfyproxy.core.stickiness import StickyRouter
+from comfyproxy.core.configuration.addresses import Address
+from comfyproxy.core.http.cookie import BackendCookie
+from comfyproxy.core.http.headerrules import compile_rules
+from comfyproxy.core.http.proxyprotocol import V1, V2
 from comfyproxy.service.health import rules_of
 from comfyproxy.service.ratelimits import Limiters
 

@@ -3,10 +3,10 @@
 import os
 from collections.abc import Mapping
 
-from comfyproxy.core.diagnostics import ConfigWarning, Place
-from comfyproxy.core.dotenv import Variable, parse_dotenv
-from comfyproxy.core.loading import Loaded, load
-from comfyproxy.core.settings import (
+from comfyproxy.core.configuration.diagnostics import ConfigWarning, Place
+from comfyproxy.core.configuration.dotenv import Variable, parse_dotenv
+from comfyproxy.core.configuration.loading import Loaded, load
+from comfyproxy.core.configuration.settings import (
     CommandLine,
     Given,
     Layer,
@@ -15,7 +15,7 @@ from comfyproxy.core.settings import (
     misspelt_variables,
     variables_layer,
 )
-from comfyproxy.core.tapconf import TapConf, parse_tap_conf
+from comfyproxy.core.configuration.tapconf import TapConf, parse_tap_conf
 from comfyproxy.errors import ConfigError
 
 __all__ = ["Loaded", "Sources"]

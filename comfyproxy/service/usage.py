@@ -6,11 +6,11 @@ from typing import Any, ClassVar
 
 from twisted.python import usage
 
-from comfyproxy.core.commandline import HELP_FORMATTER, add_arguments
-from comfyproxy.core.kinds import DIRECTORY, FILE, FLAG
-from comfyproxy.core.option import Option
-from comfyproxy.core.options import OPTIONS
-from comfyproxy.core.settings import CommandLine
+from comfyproxy.core.configuration.commandline import HELP_FORMATTER, add_arguments
+from comfyproxy.core.configuration.kinds import DIRECTORY, FILE, FLAG
+from comfyproxy.core.configuration.option import Option
+from comfyproxy.core.configuration.options import OPTIONS
+from comfyproxy.core.configuration.settings import CommandLine
 from comfyproxy.service.sources import Sources
 
 

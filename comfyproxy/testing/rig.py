@@ -5,12 +5,12 @@ from typing import Any
 
 from twisted.internet.defer import ensureDeferred
 
-from comfyproxy.core.addresses import Address
-from comfyproxy.core.balancer import Balancer
+from comfyproxy.core.balancing.balancer import Balancer
+from comfyproxy.core.balancing.pool import Pool
+from comfyproxy.core.balancing.routes import Route, RouteTable
+from comfyproxy.core.balancing.routing import Router
 from comfyproxy.core.config import Limits, Timeouts
-from comfyproxy.core.pool import Pool
-from comfyproxy.core.routes import Route, RouteTable
-from comfyproxy.core.routing import Router
+from comfyproxy.core.configuration.addresses import Address
 from comfyproxy.proxy.accesslog import FORMATS
 from comfyproxy.proxy.listeners import HTTPListener
 from comfyproxy.proxy.proxy import Proxy

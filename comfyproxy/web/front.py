@@ -16,8 +16,8 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from comfyproxy.core.answers import Answer
-from comfyproxy.core.http1 import RequestHead
+from comfyproxy.core.http.answers import Answer
+from comfyproxy.core.http.http1 import RequestHead
 from comfyproxy.errors import ProtocolError
 from comfyproxy.proxy.draining import STOPPING, Work
 from comfyproxy.proxy.exchange import Exchange

@@ -8,8 +8,8 @@ head again and goes through `parse_request_head` with all of its rules.
 from typing import Any
 
 from comfyproxy.core.config import Limits
-from comfyproxy.core.headers import HOP_BY_HOP
-from comfyproxy.core.http1 import RequestHead, parse_request_head
+from comfyproxy.core.http.headers import HOP_BY_HOP
+from comfyproxy.core.http.http1 import RequestHead, parse_request_head
 from comfyproxy.errors import ProtocolError
 
 _CONTINUE = [b"100-continue"]

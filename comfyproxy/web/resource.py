@@ -8,15 +8,15 @@ from typing import Any
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.web.server import NOT_DONE_YET
 
-from comfyproxy.core.addresses import Address, parse_addresses
-from comfyproxy.core.balancer import Balancer
-from comfyproxy.core.changes import Changes, diff
+from comfyproxy.core.balancing.balancer import Balancer
+from comfyproxy.core.balancing.changes import Changes, diff
+from comfyproxy.core.balancing.pool import HealthRules, Pool
+from comfyproxy.core.balancing.ratelimits import RateLimiter, parse_rate_limit
+from comfyproxy.core.balancing.routes import Route, RouteTable
 from comfyproxy.core.config import DEFAULT_RETRIES, Limits, RequestIDs, Timeouts
-from comfyproxy.core.headerrules import compile_rules, parse_rule
-from comfyproxy.core.headers import WRITTEN
-from comfyproxy.core.pool import HealthRules, Pool
-from comfyproxy.core.ratelimits import RateLimiter, parse_rate_limit
-from comfyproxy.core.routes import Route, RouteTable
+from comfyproxy.core.configuration.addresses import Address, parse_addresses
+from comfyproxy.core.http.headerrules import compile_rules, parse_rule
+from comfyproxy.core.http.headers import WRITTEN
 from comfyproxy.proxy.accesslog import AccessLog
 from comfyproxy.proxy.health import HealthWatch
 from comfyproxy.proxy.probes import ProbePlan, Slots
@@ -48,12 +48,12 @@ class RoundRobinResource(ReverseProxyResource):
     ``reactor`` is the default reactor if it is not given. ``comfyui`` says that the servers are ComfyUI's:
     their sockets are always read (`comfyproxy.proxy.relay`), and answers of our own have ComfyUI's error
     shape. ``trusted`` are networks of proxies whose ``X-Forwarded-For`` is believed, ``forwarding`` what
-    backends are told by (`comfyproxy.core.headers.WRITABLE`). ``request_headers`` and ``response_headers``
-    are rules such as ``set X-Client: {client}``, ``add NAME: VALUE`` or ``remove NAME``. ``retries`` and
-    ``retry_on`` are those of a `Route`, ``request_ids`` those of a `Proxy`. ``rate_limits`` are such as
-    ``10/s,burst=20``, for each client. ``log`` gets the lines that the site's own log has not. ``probe`` says
-    how servers are checked, ``health`` what is made of that and of requests that fail; without either nothing
-    is. ``debug`` names servers in the answers of our own.
+    backends are told by (`comfyproxy.core.http.headers.WRITABLE`). ``request_headers`` and
+    ``response_headers`` are rules such as ``set X-Client: {client}``, ``add NAME: VALUE`` or ``remove NAME``.
+    ``retries`` and ``retry_on`` are those of a `Route`, ``request_ids`` those of a `Proxy`. ``rate_limits``
+    are such as ``10/s,burst=20``, for each client. ``log`` gets the lines that the site's own log has not.
+    ``probe`` says how servers are checked, ``health`` what is made of that and of requests that fail;
+    without either nothing is. ``debug`` names servers in the answers of our own.
 
     ``host`` and ``port`` are the first server's. `ConfigError` is raised for servers that do not parse,
     ``ValueError`` for networks, rules and rate limits.

@@ -24,8 +24,8 @@ from twisted.web.http import HTTPChannel
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
-from comfyproxy.core.chunked import CHUNKED, LAST_CHUNK, encode_chunk
-from comfyproxy.core.http1 import RequestHead
+from comfyproxy.core.http.chunked import CHUNKED, LAST_CHUNK, encode_chunk
+from comfyproxy.core.http.http1 import RequestHead
 from comfyproxy.proxy.answering import LINGER
 from comfyproxy.proxy.exchange import Exchange
 from comfyproxy.web.front import RequestFront, Retarget

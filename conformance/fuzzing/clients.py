@@ -4,9 +4,9 @@ import json
 
 from comfyproxy.comfyui.claims import read_claims, read_sender
 from comfyproxy.comfyui.wire import read_object, with_prompt_id
-from comfyproxy.core.answers import make_answer, wants_json
-from comfyproxy.core.cookie import BackendCookie
-from comfyproxy.core.http1 import RequestHead
+from comfyproxy.core.http.answers import make_answer, wants_json
+from comfyproxy.core.http.cookie import BackendCookie
+from comfyproxy.core.http.http1 import RequestHead
 from comfyproxy.errors import ProtocolError
 from conformance.reading import read_request
 

@@ -4,15 +4,15 @@ import json
 import tomllib
 from math import isclose
 
-from comfyproxy.core.addresses import Address, parse_addresses, parse_json_file, parse_text_file
-from comfyproxy.core.diagnostics import Place
-from comfyproxy.core.dotenv import parse_dotenv
-from comfyproxy.core.headerrules import HeaderRules, parse_rule
-from comfyproxy.core.loading import load
-from comfyproxy.core.options import OPTIONS
-from comfyproxy.core.tapconf import parse_tap_conf
-from comfyproxy.core.tomllines import statement_lines
-from comfyproxy.core.urls import parse_url
+from comfyproxy.core.configuration.addresses import Address, parse_addresses, parse_json_file, parse_text_file
+from comfyproxy.core.configuration.diagnostics import Place
+from comfyproxy.core.configuration.dotenv import parse_dotenv
+from comfyproxy.core.configuration.loading import load
+from comfyproxy.core.configuration.options import OPTIONS
+from comfyproxy.core.configuration.tapconf import parse_tap_conf
+from comfyproxy.core.configuration.tomllines import statement_lines
+from comfyproxy.core.configuration.urls import parse_url
+from comfyproxy.core.http.headerrules import HeaderRules, parse_rule
 from comfyproxy.errors import ConfigError
 
 SOURCE = "fuzz"

@@ -2,9 +2,9 @@
 
 from ipaddress import ip_address
 
-from comfyproxy.core.frames import FrameTracker
-from comfyproxy.core.proxyprotocol import V1, V2, ProxyHeader, ProxyHeaderReader, make_header
-from comfyproxy.core.trust import Trust, read_node, told_by_forwarded, told_by_list
+from comfyproxy.core.http.frames import FrameTracker
+from comfyproxy.core.http.proxyprotocol import V1, V2, ProxyHeader, ProxyHeaderReader, make_header
+from comfyproxy.core.http.trust import Trust, read_node, told_by_forwarded, told_by_list
 from comfyproxy.errors import ProtocolError
 from conformance.fuzzing.messages import octet_by_octet
 

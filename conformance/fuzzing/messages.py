@@ -1,6 +1,6 @@
 """Targets that read HTTP messages: requests, answers, the chunked coding."""
 
-from comfyproxy.core.chunked import ChunkedReader
+from comfyproxy.core.http.chunked import ChunkedReader
 from comfyproxy.errors import ProtocolError
 from conformance.oracles import check_request, check_response
 from conformance.reading import request_outcome, response_outcome

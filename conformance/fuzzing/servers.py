@@ -6,8 +6,8 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.names import dns
 
+from comfyproxy.core.balancing.probing import MAX_BODY, AnswerReader
 from comfyproxy.core.names import is_usable, parse_hosts, parse_resolv_conf
-from comfyproxy.core.probing import MAX_BODY, AnswerReader
 from comfyproxy.errors import ProtocolError
 from comfyproxy.proxy.nameservers import MAX_ADDRESSES, Found, Question
 from conformance.fuzzing.messages import octet_by_octet

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from twisted.names import dns
 
-from comfyproxy.core.options import OPTIONS
-from comfyproxy.core.proxyprotocol import SIGNATURE, V1, V2, End, crc32c, make_header, own_header
+from comfyproxy.core.configuration.options import OPTIONS
+from comfyproxy.core.http.proxyprotocol import SIGNATURE, V1, V2, End, crc32c, make_header, own_header
 from conformance.corpora import REQUESTS, RESPONSES, ROOT, VECTORS, cases
 from conformance.fuzzing import clients, configuration, connections, messages, proxies, servers
 from conformance.fuzzing.servers import NAME

@@ -9,12 +9,12 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.protocol import ClientFactory
 from twisted.internet.task import Clock, deferLater
 
-from comfyproxy.core.addresses import Address
-from comfyproxy.core.balancer import Balancer
+from comfyproxy.core.balancing.balancer import Balancer
+from comfyproxy.core.balancing.pool import Pool
+from comfyproxy.core.balancing.routes import Route, RouteTable
+from comfyproxy.core.balancing.routing import Router
 from comfyproxy.core.config import Timeouts
-from comfyproxy.core.pool import Pool
-from comfyproxy.core.routes import Route, RouteTable
-from comfyproxy.core.routing import Router
+from comfyproxy.core.configuration.addresses import Address
 from comfyproxy.proxy import splice, uploads, upstream
 from comfyproxy.proxy.accesslog import FORMATS
 from comfyproxy.proxy.deadlines import Deadlines

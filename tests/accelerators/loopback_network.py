@@ -60,11 +60,13 @@ class LoopbackNetwork(MemoryNetwork):
         self._epoll = LeanReactor()
         self._epoll._poller = self._counting = _Counting(self._epoll._poller)
         self._advancing = False
+        self._listening: list[_Port] = []
 
     def listenTCP(self, port: int, factory: Factory, backlog: int = 50, interface: str = "") -> Any:
         """Listen on a port of loopback's, and be found as ``interface`` and ``port``."""
         listening = _Port(0, factory, backlog, HERE, self)
         listening.startListening()
+        self._listening.append(listening)
         self.ports[interface or HERE, port] = listening  # type: ignore[assignment]
         return listening
 
@@ -122,7 +124,10 @@ class LoopbackNetwork(MemoryNetwork):
         return connections
 
     def close(self) -> None:
-        """Give back its own descriptors."""
+        """Give back its own descriptors, and those of ports that nobody has closed."""
+        for listening in self._listening:
+            listening.stopListening()
+        self.run()
         for waker in self._epoll._internalReaders:
             waker.connectionLost(None)
         self._counting.close()

@@ -4,6 +4,8 @@
 
 import errno
 import os
+import sys
+import termios
 from itertools import count
 from typing import Any
 
@@ -18,7 +20,8 @@ class EagerMemoryConnection(EagerWrites, MemoryConnection):
 
 
 class Kernel:
-    """Stands in for ``os`` in `comfyproxy.proxy.splice`; ``descriptors`` are those that are open."""
+    """Stands in for ``os`` in `comfyproxy.proxy.splice`, and for ``fcntl`` where the proxy asks what a socket
+    still holds; ``descriptors`` are those that are open."""
 
     O_CLOEXEC = os.O_CLOEXEC
     O_NONBLOCK = os.O_NONBLOCK
@@ -62,6 +65,11 @@ class Kernel:
         del giving[:sent]
         self.moved += sent
         return sent
+
+    def ioctl(self, number: int, request: int, value: bytes) -> bytes:
+        """As `fcntl.ioctl` with ``TIOCOUTQ``: how much a socket has sent that its peer has not taken."""
+        assert request == termios.TIOCOUTQ
+        return len(self._sockets[number].outgoing.data).to_bytes(len(value), sys.byteorder)
 
     def _open(self, what: MemorySocket | bytearray) -> int:
         number = next(self._numbers)

@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from comfyproxy.proxy import splice, uploads, upstream
+from comfyproxy.proxy import splice, transports, uploads, upstream
 from comfyproxy.testing import rig
 from tests.accelerators.loopback_network import LoopbackNetwork
 from tests.accelerators.memory_kernel import EagerMemoryConnection, Kernel, SplicingNetwork
@@ -40,6 +40,7 @@ def accelerators(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     else:
         monkeypatch.setattr(rig, "MemoryNetwork", partial(SplicingNetwork, kernel))
         monkeypatch.setattr(splice, "os", kernel)
+        monkeypatch.setattr(transports, "fcntl", kernel)
         for module in (splice, upstream, uploads):
             monkeypatch.setattr(module, "WORTHWHILE", 1)
     yield

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 import pytest_twisted
 
+from comfyproxy.core.balancing.routing import Default, Rewrite
 from comfyproxy.core.config import Timeouts
-from comfyproxy.core.routing import Default, Rewrite
 from comfyproxy.proxy import splice
 from comfyproxy.proxy.splice import PIPE_SIZE, WORTHWHILE
 from comfyproxy.testing import ScriptedBackend, Step

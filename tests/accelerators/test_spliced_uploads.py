@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import pytest_twisted
 
+from comfyproxy.core.balancing.routing import Default, NeedBody
 from comfyproxy.core.config import Timeouts
-from comfyproxy.core.routing import Default, NeedBody
 from comfyproxy.proxy import splice
 from comfyproxy.proxy.splice import PIPE_SIZE, WORTHWHILE
 from comfyproxy.testing import ScriptedBackend

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 import pytest
 
 from comfyproxy.comfyui.router import make_router
-from comfyproxy.core.addresses import parse_addresses
-from comfyproxy.core.backend import Backend, Lease
-from comfyproxy.core.balancer import Balancer
-from comfyproxy.core.changes import diff
-from comfyproxy.core.http1 import RequestHead, parse_request_head
-from comfyproxy.core.pool import Pool
-from comfyproxy.core.routing import NeedBody, Pin, Refuse, Rewrite
+from comfyproxy.core.balancing.backend import Backend, Lease
+from comfyproxy.core.balancing.balancer import Balancer
+from comfyproxy.core.balancing.changes import diff
+from comfyproxy.core.balancing.pool import Pool
+from comfyproxy.core.balancing.routing import NeedBody, Pin, Refuse, Rewrite
+from comfyproxy.core.configuration.addresses import parse_addresses
+from comfyproxy.core.http.http1 import RequestHead, parse_request_head
 
 SERVERS = "http://server[1-3]:8188"
 

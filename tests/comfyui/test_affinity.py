@@ -6,10 +6,10 @@ import pytest
 
 from comfyproxy.comfyui.affinity import MAX_ENTRIES, TIME_TO_LIVE, AffinityTable
 from comfyproxy.comfyui.identity import mint_client_id, mint_prompt_id
-from comfyproxy.core.addresses import parse_addresses
-from comfyproxy.core.backend import Lease
-from comfyproxy.core.changes import diff
-from comfyproxy.core.pool import Pool
+from comfyproxy.core.balancing.backend import Lease
+from comfyproxy.core.balancing.changes import diff
+from comfyproxy.core.balancing.pool import Pool
+from comfyproxy.core.configuration.addresses import parse_addresses
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from comfyproxy.comfyui.claims import Claims, Sender, read_claims, read_sender, wants_cookie
 from comfyproxy.comfyui.wire import OTHER, SOCKET, SUBMISSION, names_nothing
-from comfyproxy.core.cookie import BackendCookie
-from comfyproxy.core.http1 import RequestHead, parse_request_head
+from comfyproxy.core.http.cookie import BackendCookie
+from comfyproxy.core.http.http1 import RequestHead, parse_request_head
 
 MakeHead = Callable[..., RequestHead]
 UPGRADE = (

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from comfyproxy.comfyui.files import file_named, files_told, files_wanted, is_upload
-from comfyproxy.core.http1 import ResponseHead, parse_request_head, parse_response_head
+from comfyproxy.core.http.http1 import ResponseHead, parse_request_head, parse_response_head
 
 PICTURE = {"filename": "ComfyUI_00001_.png", "subfolder": "", "type": "output"}
 KEY = "output\n\nComfyUI_00001_.png"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from comfyproxy.core.backend import Lease
+from comfyproxy.core.balancing.backend import Lease
 
 UPGRADE = (
     "Connection: Upgrade",

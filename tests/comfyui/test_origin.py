@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from comfyproxy.comfyui.origin import ORIGIN_FIELDS, check_origin
-from comfyproxy.core.http1 import RequestHead
+from comfyproxy.core.http.http1 import RequestHead
 
 LOCAL = "127.0.0.1:18188"
 NAVIGATION = ("Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document")

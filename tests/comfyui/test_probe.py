@@ -3,8 +3,8 @@
 import pytest
 
 from comfyproxy.comfyui.probe import ComfyUIProbe
-from comfyproxy.core.http1 import parse_response_head
-from comfyproxy.core.probing import Verdict
+from comfyproxy.core.balancing.probing import Verdict
+from comfyproxy.core.http.http1 import parse_response_head
 
 
 def judge(status: int, body: bytes) -> Verdict:

@@ -13,9 +13,9 @@ from comfyproxy.comfyui import wire
 from comfyproxy.comfyui.identity import fingerprint_in, mint_client_id, mint_prompt_id
 from comfyproxy.comfyui.router import ClientRouter, RequestRouter, make_router
 from comfyproxy.comfyui.wire import Document
-from comfyproxy.core.http1 import RequestHead, parse_request_head, parse_response_head
-from comfyproxy.core.pool import Pool
-from comfyproxy.core.routing import Default, NeedBody, Pin, Refuse, Rewrite, Search
+from comfyproxy.core.balancing.pool import Pool
+from comfyproxy.core.balancing.routing import Default, NeedBody, Pin, Refuse, Rewrite, Search
+from comfyproxy.core.http.http1 import RequestHead, parse_request_head, parse_response_head
 
 MakeHead = Callable[..., RequestHead]
 MakePool = Callable[..., Pool]

@@ -20,7 +20,7 @@ from comfyproxy.comfyui.wire import (
     with_client,
     with_prompt_id,
 )
-from comfyproxy.core.http1 import RequestHead
+from comfyproxy.core.http.http1 import RequestHead
 
 MakeHead = Callable[..., RequestHead]
 MIB = 1024 * 1024

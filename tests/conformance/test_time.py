@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 
 from comfyproxy.comfyui.wire import read_object
-from comfyproxy.core.addresses import parse_json_file, parse_text_file
-from comfyproxy.core.answers import wants_json
-from comfyproxy.core.chunked import ChunkedReader
-from comfyproxy.core.cookie import BackendCookie
-from comfyproxy.core.dotenv import parse_dotenv
-from comfyproxy.core.headerrules import parse_rule
-from comfyproxy.core.http1 import is_valid_host, parse_request_head, parse_response_head
-from comfyproxy.core.proxyprotocol import ProxyHeaderReader
-from comfyproxy.core.trust import Trust, told_by_forwarded, told_by_list
+from comfyproxy.core.configuration.addresses import parse_json_file, parse_text_file
+from comfyproxy.core.configuration.dotenv import parse_dotenv
+from comfyproxy.core.http.answers import wants_json
+from comfyproxy.core.http.chunked import ChunkedReader
+from comfyproxy.core.http.cookie import BackendCookie
+from comfyproxy.core.http.headerrules import parse_rule
+from comfyproxy.core.http.http1 import is_valid_host, parse_request_head, parse_response_head
+from comfyproxy.core.http.proxyprotocol import ProxyHeaderReader
+from comfyproxy.core.http.trust import Trust, told_by_forwarded, told_by_list
 from comfyproxy.errors import ComfyproxyError
 
 SIZE = 48 * 1024

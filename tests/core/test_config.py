@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from comfyproxy.core.addresses import Address
 from comfyproxy.core.config import BALANCED_PREFIXES, Config, Limits, PoolConfig, RouteConfig, Timeouts
+from comfyproxy.core.configuration.addresses import Address
 
 POOL = PoolConfig("default", (Address("http", "a", 80),))
 

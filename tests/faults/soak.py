@@ -38,7 +38,7 @@ SETTLED = 0.25
 """Share of the time after which memory is expected to have found its level."""
 
 MORE_HEADS = 1500
-"""More than `comfyproxy.core.http1.KEPT_HEADS` and `comfyproxy.core.fields.KEPT_BLOCKS`."""
+"""More than `comfyproxy.core.http.http1.KEPT_HEADS` and `comfyproxy.core.http.fields.KEPT_BLOCKS`."""
 
 MAY_GROW = 2 * 1024 * 1024
 """Octets by which the daemon may have grown from then on to the end, by the slope of its samples."""

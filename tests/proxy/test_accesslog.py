@@ -8,8 +8,8 @@ from hashlib import sha1
 import pytest
 from twisted.internet.task import Clock
 
-from comfyproxy.core.addresses import Address
-from comfyproxy.core.changes import diff
+from comfyproxy.core.balancing.changes import diff
+from comfyproxy.core.configuration.addresses import Address
 from comfyproxy.proxy.accesslog import FLUSH_AFTER, FLUSH_SIZE, FORMATS, RoutingLog
 from comfyproxy.testing import ScriptedBackend, Step
 from comfyproxy.testing.rig import OK

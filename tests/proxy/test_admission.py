@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from comfyproxy.core.balancing.ratelimits import RateLimit, RateLimiter
+from comfyproxy.core.balancing.routes import Route, RouteTable
 from comfyproxy.core.config import Limits, Timeouts
-from comfyproxy.core.ratelimits import RateLimit, RateLimiter
-from comfyproxy.core.routes import Route, RouteTable
 from comfyproxy.testing import RawClient, ScriptedBackend, Step
 from comfyproxy.testing.rig import HERE, OK, PORT
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from comfyproxy.core.addresses import Address
-from comfyproxy.core.routing import Default, Search
+from comfyproxy.core.balancing.routing import Default, Search
+from comfyproxy.core.configuration.addresses import Address
 from comfyproxy.proxy.attempts import MOMENT
 from comfyproxy.testing import ScriptedBackend, Step
 from comfyproxy.testing.rig import OK

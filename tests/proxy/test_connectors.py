@@ -4,9 +4,9 @@ import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
 
-from comfyproxy.core.addresses import Address
-from comfyproxy.core.backend import Backend
+from comfyproxy.core.balancing.backend import Backend
 from comfyproxy.core.config import Timeouts
+from comfyproxy.core.configuration.addresses import Address
 from comfyproxy.proxy.connectors import MAX_IDLE, Connector, Dialer
 from comfyproxy.proxy.deadlines import Deadlines
 from comfyproxy.proxy.upstream import Upstream

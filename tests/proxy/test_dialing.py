@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from comfyproxy.core.addresses import Address
+from comfyproxy.core.configuration.addresses import Address
 from comfyproxy.proxy.dialing import ATTEMPT_DELAY, HANDSHAKE, Attempt, Dialer
 from comfyproxy.proxy.relay import RelayEnd
 from comfyproxy.proxy.resolver import Resolver

@@ -2,11 +2,11 @@
 
 import pytest
 
-from comfyproxy.core.balancer import Balancer
+from comfyproxy.core.balancing.balancer import Balancer
+from comfyproxy.core.balancing.pool import Pool
+from comfyproxy.core.balancing.routes import Route, RouteTable
+from comfyproxy.core.balancing.routing import Default, Rewrite
 from comfyproxy.core.config import Timeouts
-from comfyproxy.core.pool import Pool
-from comfyproxy.core.routes import Route, RouteTable
-from comfyproxy.core.routing import Default, Rewrite
 from comfyproxy.testing import ScriptedBackend, Step
 from comfyproxy.testing.rig import OK
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from comfyproxy.core.addresses import Address
-from comfyproxy.core.backend import AdminState, Backend, Outcome
-from comfyproxy.core.balancer import Balancer
-from comfyproxy.core.outliers import EjectionRules
-from comfyproxy.core.pool import HealthRules, Pool
-from comfyproxy.core.probing import HttpProbe
+from comfyproxy.core.balancing.backend import AdminState, Backend, Outcome
+from comfyproxy.core.balancing.balancer import Balancer
+from comfyproxy.core.balancing.outliers import EjectionRules
+from comfyproxy.core.balancing.pool import HealthRules, Pool
+from comfyproxy.core.balancing.probing import HttpProbe
+from comfyproxy.core.configuration.addresses import Address
 from comfyproxy.proxy.health import HealthWatch
 from comfyproxy.proxy.probes import ProbePlan, Slots
 from comfyproxy.testing import MemoryNetwork, ScriptedBackend, Step

@@ -14,11 +14,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.endpoints import clientFromString, connectProtocol, serverFromString
 
-from comfyproxy.core.addresses import Address
-from comfyproxy.core.balancer import Balancer
+from comfyproxy.core.balancing.balancer import Balancer
+from comfyproxy.core.balancing.pool import Pool
+from comfyproxy.core.balancing.routes import Route, RouteTable
 from comfyproxy.core.config import Timeouts
-from comfyproxy.core.pool import Pool
-from comfyproxy.core.routes import Route, RouteTable
+from comfyproxy.core.configuration.addresses import Address
 from comfyproxy.proxy.listeners import HTTPListener
 from comfyproxy.proxy.proxy import Proxy
 from comfyproxy.proxy.tcp import TCPListener

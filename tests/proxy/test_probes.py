@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from comfyproxy.core.addresses import Address
-from comfyproxy.core.backend import AdminState, Backend, Lease
-from comfyproxy.core.changes import diff
-from comfyproxy.core.pool import BUSY_PATIENCE, HealthRules, Pool
-from comfyproxy.core.probing import HttpProbe, TcpProbe, Verdict
+from comfyproxy.core.balancing.backend import AdminState, Backend, Lease
+from comfyproxy.core.balancing.changes import diff
+from comfyproxy.core.balancing.pool import BUSY_PATIENCE, HealthRules, Pool
+from comfyproxy.core.balancing.probing import HttpProbe, TcpProbe, Verdict
+from comfyproxy.core.configuration.addresses import Address
 from comfyproxy.proxy.probes import HASTE, MOST_AT_ONCE, RATE, Check, PoolProbes, ProbePlan, Slots
 from comfyproxy.testing import MemoryNetwork, ScriptedBackend, Step
 

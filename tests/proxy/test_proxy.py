@@ -3,7 +3,7 @@
 import pytest
 from twisted.internet.defer import ensureDeferred
 
-from comfyproxy.core.changes import diff
+from comfyproxy.core.balancing.changes import diff
 from comfyproxy.core.config import Timeouts
 from comfyproxy.testing import ScriptedBackend, Step
 from comfyproxy.testing.rig import OK

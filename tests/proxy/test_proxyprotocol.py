@@ -20,9 +20,9 @@ from twisted.internet.ssl import CertificateOptions
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
-from comfyproxy.core.addresses import Address
 from comfyproxy.core.config import Timeouts
-from comfyproxy.core.proxyprotocol import V1, V2, End, ProxyHeaderReader, make_header, own_header
+from comfyproxy.core.configuration.addresses import Address
+from comfyproxy.core.http.proxyprotocol import V1, V2, End, ProxyHeaderReader, make_header, own_header
 from comfyproxy.proxy.proxyprotocol import Announced, Greeted, ProxiedFactory, ProxiedPorts, greeting
 from comfyproxy.proxy.tcp import TCPListener
 from comfyproxy.testing import RawClient, Rig, ScriptedBackend, Step

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from comfyproxy.core.addresses import Address
-from comfyproxy.core.backend import Outcome
-from comfyproxy.core.changes import diff
+from comfyproxy.core.balancing.backend import Outcome
+from comfyproxy.core.balancing.changes import diff
+from comfyproxy.core.balancing.routes import RouteTable
+from comfyproxy.core.balancing.selection.balance import Balance
 from comfyproxy.core.config import Timeouts
-from comfyproxy.core.routes import RouteTable
-from comfyproxy.core.selection.balance import Balance
+from comfyproxy.core.configuration.addresses import Address
 from comfyproxy.proxy.tcp import TCPListener
 from comfyproxy.testing import Rig, ScriptedBackend, Step
 from comfyproxy.testing.rig import proxy_for

@@ -15,9 +15,9 @@ from twisted.internet.protocol import ClientFactory
 from twisted.internet.ssl import CertificateOptions, optionsForClientTLS
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
-from comfyproxy.core.addresses import Address
+from comfyproxy.core.balancing.probing import HttpProbe, TcpProbe
 from comfyproxy.core.config import Timeouts
-from comfyproxy.core.probing import HttpProbe, TcpProbe
+from comfyproxy.core.configuration.addresses import Address
 from comfyproxy.proxy.probes import Check, ProbePlan
 from comfyproxy.testing import RawClient, Rig, ScriptedBackend, Step
 from comfyproxy.testing.rig import HERE, OK, PORT, daemon

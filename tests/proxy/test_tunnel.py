@@ -7,7 +7,7 @@ import pytest
 from twisted.internet.protocol import ClientFactory, Factory
 
 from comfyproxy.core.config import Timeouts
-from comfyproxy.core.frames import close_frame
+from comfyproxy.core.http.frames import close_frame
 from comfyproxy.proxy.deadlines import Deadlines
 from comfyproxy.proxy.draining import STOPPING, Work
 from comfyproxy.proxy.relay import RelayEnd

@@ -23,12 +23,12 @@ from websockets.http11 import Response
 from websockets.uri import parse_uri
 
 from comfyproxy.comfyui.router import make_router
-from comfyproxy.core.addresses import Address
-from comfyproxy.core.balancer import Balancer
+from comfyproxy.core.balancing.balancer import Balancer
+from comfyproxy.core.balancing.pool import Pool
+from comfyproxy.core.balancing.routes import Route, RouteTable
 from comfyproxy.core.config import Timeouts
-from comfyproxy.core.headerrules import compile_rules, parse_rule
-from comfyproxy.core.pool import Pool
-from comfyproxy.core.routes import Route, RouteTable
+from comfyproxy.core.configuration.addresses import Address
+from comfyproxy.core.http.headerrules import compile_rules, parse_rule
 from comfyproxy.proxy.draining import Work
 from comfyproxy.proxy.listeners import HTTPListener
 from comfyproxy.proxy.proxy import Proxy

@@ -15,7 +15,7 @@ import h11
 import pytest
 from twisted.web.server import Site
 
-from comfyproxy.core.balancer import Balancer
+from comfyproxy.core.balancing.balancer import Balancer
 from comfyproxy.proxy.proxy import Proxy
 from comfyproxy.testing import BackendConnection, RawClient, Rig
 from comfyproxy.testing.rig import daemon

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from comfyproxy.core.headerrules import Side, compile_rules, parse_rule
-from comfyproxy.core.headers import WRITABLE
-from comfyproxy.core.proxyprotocol import V1, V2, ProxyHeaderReader
-from comfyproxy.core.routes import RouteTable
-from comfyproxy.core.websocket import accept_value
+from comfyproxy.core.balancing.routes import RouteTable
+from comfyproxy.core.http.headerrules import Side, compile_rules, parse_rule
+from comfyproxy.core.http.headers import WRITABLE
+from comfyproxy.core.http.proxyprotocol import V1, V2, ProxyHeaderReader
+from comfyproxy.core.http.websocket import accept_value
 from comfyproxy.testing import ScriptedBackend, Step
 from comfyproxy.testing.rig import OK
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from comfyproxy.core.addresses import Address
-from comfyproxy.core.backend import Outcome
+from comfyproxy.core.balancing.backend import Outcome
+from comfyproxy.core.balancing.routing import Search
 from comfyproxy.core.config import Timeouts
-from comfyproxy.core.routing import Search
+from comfyproxy.core.configuration.addresses import Address
 from comfyproxy.testing import ScriptedBackend, Step
 from comfyproxy.testing.rig import OK
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from comfyproxy.core.addresses import Address
-from comfyproxy.core.selection.balance import PLAIN_POLICIES, parse_balance
+from comfyproxy.core.balancing.selection.balance import PLAIN_POLICIES, parse_balance
+from comfyproxy.core.configuration.addresses import Address
 from comfyproxy.testing import ScriptedBackend, Step
 from comfyproxy.testing.rig import OK
 

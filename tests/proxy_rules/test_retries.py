@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from comfyproxy.core.addresses import Address
-from comfyproxy.core.changes import diff
+from comfyproxy.core.balancing.changes import diff
+from comfyproxy.core.balancing.routing import Default, NeedBody, Pin, Refuse
 from comfyproxy.core.config import Limits, Timeouts
-from comfyproxy.core.routing import Default, NeedBody, Pin, Refuse
+from comfyproxy.core.configuration.addresses import Address
 from comfyproxy.testing import ScriptedBackend, Step
 from comfyproxy.testing.rig import OK
 

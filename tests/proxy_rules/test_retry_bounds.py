@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from comfyproxy.core.addresses import Address
+from comfyproxy.core.balancing.retries import FLOOR, RetryBudget
+from comfyproxy.core.balancing.routes import RouteTable
+from comfyproxy.core.balancing.routing import Default, NeedBody, Pin, Search
 from comfyproxy.core.config import Timeouts
-from comfyproxy.core.retries import FLOOR, RetryBudget
-from comfyproxy.core.routes import RouteTable
-from comfyproxy.core.routing import Default, NeedBody, Pin, Search
+from comfyproxy.core.configuration.addresses import Address
 from comfyproxy.testing import ScriptedBackend, Step
 from comfyproxy.testing.rig import OK
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from comfyproxy.core.backend import AdminState
-from comfyproxy.core.cookie import BackendCookie
-from comfyproxy.core.selection.balance import parse_balance
-from comfyproxy.core.stickiness import StickyRouter
+from comfyproxy.core.balancing.backend import AdminState
+from comfyproxy.core.balancing.selection.balance import parse_balance
+from comfyproxy.core.balancing.stickiness import StickyRouter
+from comfyproxy.core.http.cookie import BackendCookie
 from comfyproxy.testing import ScriptedBackend, Step
 from comfyproxy.testing.rig import OK
 

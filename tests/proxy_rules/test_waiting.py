@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from comfyproxy.core.addresses import Address
-from comfyproxy.core.backend import AdminState
-from comfyproxy.core.changes import diff
+from comfyproxy.core.balancing.backend import AdminState
+from comfyproxy.core.balancing.changes import diff
+from comfyproxy.core.balancing.routes import RouteTable
+from comfyproxy.core.balancing.routing import Default, Pin
 from comfyproxy.core.config import Timeouts
-from comfyproxy.core.routes import RouteTable
-from comfyproxy.core.routing import Default, Pin
+from comfyproxy.core.configuration.addresses import Address
 from comfyproxy.testing import ScriptedBackend, Step
 from comfyproxy.testing.rig import OK
 

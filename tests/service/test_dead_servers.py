@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from comfyproxy.comfyui.identity import mint_prompt_id
-from comfyproxy.core.backend import AdminState, fingerprint
+from comfyproxy.core.balancing.backend import AdminState, fingerprint
 from comfyproxy.errors import UnknownServer
 from comfyproxy.service.daemon import ProxyService
 from comfyproxy.service.sources import Sources

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import pytest
 
 from comfyproxy.comfyui.probe import ComfyUIProbe
-from comfyproxy.core.addresses import parse_addresses
-from comfyproxy.core.balancer import Balancer
+from comfyproxy.core.balancing.balancer import Balancer
+from comfyproxy.core.balancing.pool import Pool
+from comfyproxy.core.balancing.probing import HttpProbe, TcpProbe
 from comfyproxy.core.config import HealthConfig
-from comfyproxy.core.pool import Pool
-from comfyproxy.core.probing import HttpProbe, TcpProbe
+from comfyproxy.core.configuration.addresses import parse_addresses
 from comfyproxy.errors import UnknownServer
 from comfyproxy.proxy.probes import ProbePlan
 from comfyproxy.service.health import HealthChecks, find_servers, plan_of, rules_of

@@ -1,7 +1,7 @@
 """The limiters of routes: whose they are, and what a reload leaves of them."""
 
+from comfyproxy.core.balancing.ratelimits import RateLimit
 from comfyproxy.core.config import Config, RouteConfig
-from comfyproxy.core.ratelimits import RateLimit
 from comfyproxy.service.ratelimits import Limiters
 
 SLOW = RateLimit(1, "h", 1)

@@ -2,11 +2,11 @@
 
 import pytest
 
-from comfyproxy.core.addresses import Address, parse_addresses
+from comfyproxy.core.balancing.selection.balance import Balance
 from comfyproxy.core.config import Config, PoolConfig, RouteConfig
-from comfyproxy.core.diagnostics import ConfigWarning, Place
-from comfyproxy.core.loading import Loaded
-from comfyproxy.core.selection.balance import Balance
+from comfyproxy.core.configuration.addresses import Address, parse_addresses
+from comfyproxy.core.configuration.diagnostics import ConfigWarning, Place
+from comfyproxy.core.configuration.loading import Loaded
 from comfyproxy.errors import ConfigError
 from comfyproxy.service.report import error_object, report_lines, report_object
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from twisted.internet.defer import ensureDeferred
 
-from comfyproxy.core.routes import Route
+from comfyproxy.core.balancing.routes import Route
 from comfyproxy.proxy.listeners import HTTPListener
 from comfyproxy.proxy.proxy import Proxy
 from comfyproxy.service.routing import Routing

@@ -9,14 +9,14 @@ import pytest_twisted
 from twisted.internet.testing import MemoryReactorClock
 
 from comfyproxy.comfyui.router import ClientRouter, RequestRouter
-from comfyproxy.core.addresses import parse_addresses
-from comfyproxy.core.backend import Lease
+from comfyproxy.core.balancing.backend import Lease
+from comfyproxy.core.balancing.routing import Pin
+from comfyproxy.core.balancing.selection.balance import Balance
+from comfyproxy.core.balancing.selection.least_conn import LeastConn
+from comfyproxy.core.balancing.stickiness import StickyRouter
 from comfyproxy.core.config import Config, PoolConfig, RouteConfig
-from comfyproxy.core.http1 import parse_request_head
-from comfyproxy.core.routing import Pin
-from comfyproxy.core.selection.balance import Balance
-from comfyproxy.core.selection.least_conn import LeastConn
-from comfyproxy.core.stickiness import StickyRouter
+from comfyproxy.core.configuration.addresses import parse_addresses
+from comfyproxy.core.http.http1 import parse_request_head
 from comfyproxy.service.daemon import ProxyService
 from comfyproxy.service.routing import Routing
 from comfyproxy.testing import MemoryNetwork

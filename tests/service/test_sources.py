@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from comfyproxy.core.settings import CommandLine
+from comfyproxy.core.configuration.settings import CommandLine
 from comfyproxy.errors import ConfigError
 from comfyproxy.service.sources import Loaded, Sources
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from twisted.python import usage
 
-from comfyproxy.core.commandline import EVERYDAY
-from comfyproxy.core.kinds import FLAG
-from comfyproxy.core.options import OPTIONS
+from comfyproxy.core.configuration.commandline import EVERYDAY
+from comfyproxy.core.configuration.kinds import FLAG
+from comfyproxy.core.configuration.options import OPTIONS
 from comfyproxy.service.usage import TableOptions
 
 

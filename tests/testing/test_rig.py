@@ -1,6 +1,6 @@
 """The rig puts a whole proxy between its peers, and finds what the proxy leaves behind."""
 
-from comfyproxy.core.backend import Lease
+from comfyproxy.core.balancing.backend import Lease
 from comfyproxy.testing import Rig, ScriptedBackend, Step
 from comfyproxy.testing.rig import OK
 

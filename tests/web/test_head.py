@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import pytest
 from twisted.web.http_headers import Headers
 
-from comfyproxy.core.chunked import CHUNKED
 from comfyproxy.core.config import Limits
-from comfyproxy.core.http1 import RequestHead
+from comfyproxy.core.http.chunked import CHUNKED
+from comfyproxy.core.http.http1 import RequestHead
 from comfyproxy.errors import ProtocolError
 from comfyproxy.web.head import read_head
 

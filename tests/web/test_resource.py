@@ -13,13 +13,13 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from comfyproxy.comfyui.router import make_router
-from comfyproxy.core.addresses import Address
-from comfyproxy.core.balancer import Balancer
-from comfyproxy.core.changes import diff
+from comfyproxy.core.balancing.balancer import Balancer
+from comfyproxy.core.balancing.changes import diff
+from comfyproxy.core.balancing.outliers import EjectionRules
+from comfyproxy.core.balancing.pool import HealthRules, Pool
+from comfyproxy.core.balancing.probing import HttpProbe
 from comfyproxy.core.config import Limits, Timeouts
-from comfyproxy.core.outliers import EjectionRules
-from comfyproxy.core.pool import HealthRules, Pool
-from comfyproxy.core.probing import HttpProbe
+from comfyproxy.core.configuration.addresses import Address
 from comfyproxy.errors import ConfigError
 from comfyproxy.proxy.accesslog import RoutingLog
 from comfyproxy.proxy.probes import ProbePlan

@@ -10,13 +10,13 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 from zope.interface import alsoProvides
 
-from comfyproxy.core.addresses import Address
-from comfyproxy.core.backend import Backend
-from comfyproxy.core.balancer import Balancer
+from comfyproxy.core.balancing.backend import Backend
+from comfyproxy.core.balancing.balancer import Balancer
+from comfyproxy.core.balancing.pool import Pool
+from comfyproxy.core.balancing.routing import Default, NeedBody
 from comfyproxy.core.config import Limits
-from comfyproxy.core.http1 import RequestHead
-from comfyproxy.core.pool import Pool
-from comfyproxy.core.routing import Default, NeedBody
+from comfyproxy.core.configuration.addresses import Address
+from comfyproxy.core.http.http1 import RequestHead
 from comfyproxy.proxy.answering import LINGER
 from comfyproxy.web.resource import RoundRobinResource
 from comfyproxy.web.streaming import StreamingSite, find_placed

@@ -10,7 +10,7 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 
-from comfyproxy.core.frames import close_frame
+from comfyproxy.core.http.frames import close_frame
 from comfyproxy.proxy.accesslog import AccessLog
 from comfyproxy.web.resource import RoundRobinResource
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from comfyproxy.core.options import OPTION
+from comfyproxy.core.configuration.options import OPTION
 from fault_rig.peers import PATIENCE, Connection
 
 REPOSITORY = Path(__file__).resolve().parents[3]

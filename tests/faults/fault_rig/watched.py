@@ -17,7 +17,7 @@ from collections import Counter
 from typing import Any
 
 from comfyproxy import cli
-from comfyproxy.core.backend import Backend
+from comfyproxy.core.balancing.backend import Backend
 
 CACHED = ("RequestHead", "ResponseHead", "FieldBlock", "Forwarder", "Claims", "Sender")
 """Values that bounded caches keep: heads that came before are not read again."""

@@ -1,0 +1,93 @@
+"""What a router may say of a request, as values.
+
+A router knows an application (`comfyproxy.comfyui.router` knows ComfyUI). It sees the head, and the
+body only if it asks for it; it performs nothing itself.
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Protocol
+
+from comfyproxy.core.balancing.backend import Backend
+from comfyproxy.core.http.http1 import RequestHead, ResponseHead
+
+
+@dataclass(frozen=True, slots=True)
+class Default:
+    """Any backend will do: the pool's policy chooses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """This backend has what the request is about.
+
+    ``strict`` says that no other will do: if it cannot be reached the request fails. Otherwise another one
+    takes over.
+    """
+
+    backend: Backend
+    strict: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Some backend has what a GET or HEAD asks for: each is asked in turn until one answers other than
+    404."""
+
+
+@dataclass(frozen=True, slots=True)
+class NeedBody:
+    """Ask again with the whole body; one larger than ``limit`` octets is refused with 413."""
+
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Answer this status with this sentence; no backend sees the request."""
+
+    status: int
+    message: str
+
+
+Decision = Default | Pin | Search | NeedBody | Refuse
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrite:
+    """What is different about a request once its backend is known, and about the answer to it.
+
+    ``None`` leaves the target or the body as it is. ``answer_fields`` are field lines, each with its CRLF,
+    added to the answer; ``tls_fields``, if there are any, stand in their place where the client asks by TLS.
+    An answer of up to ``watch`` octets is shown to the router as it passes (`Router.learn`).
+    """
+
+    target: bytes | None = None
+    body: bytes | None = None
+    answer_fields: bytes = b""
+    watch: int = 0
+    tls_fields: bytes = b""
+
+
+class Router(Protocol):
+    """Places requests of one application on the backends of one pool."""
+
+    drop: frozenset[bytes]
+    """Lower-case names of request fields that the application's backends must not see."""
+
+    def route(self, head: RequestHead, body: bytes | None, now: float) -> Decision:
+        """Where this request belongs; ``body`` is ``None`` until it was asked for, ``now`` is in seconds."""
+
+    def place(self, head: RequestHead, body: bytes | None, backend: Backend, now: float) -> Rewrite | None:
+        """Note that the request goes to ``backend`` and say what is to change; called again on a retry."""
+
+    def learn(self, answer: ResponseHead, body: bytes, backend: Backend, now: float) -> None:
+        """A complete answer that it asked to watch; ``body`` is in the content coding that ``answer``
+        says."""
+
+    def message_key(self, payload: bytes, is_binary: bool) -> Hashable | None:
+        """Under which key a newer WebSocket message of a backend may replace this one while both wait for
+        a slow client; ``None`` if this one must be delivered."""
+
+    def cookies(self, value: bytes) -> bytes:
+        """A ``Cookie`` value without what is the proxy's own; empty if nothing is left."""
