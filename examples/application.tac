@@ -12,7 +12,7 @@ from twisted.internet import reactor
 from twisted.internet.endpoints import serverFromString
 from twisted.logger import Logger
 
-from comfyproxy.core.addresses import parse_text_file
+from comfyproxy.core.configuration.addresses import parse_text_file
 from comfyproxy.errors import ConfigError
 from comfyproxy.web.resource import RoundRobinResource
 from comfyproxy.web.streaming import StreamingSite
