@@ -386,6 +386,14 @@ def test_removed_server_that_was_ejected_is_forgotten_by_the_clock() -> None:
     assert pool.pool.due == inf
 
 
+def test_the_same_rules_again_change_nothing() -> None:
+    pool = Watched(2).all_up()
+    pool.check(0, False, False, False)
+    pool.told()
+    pool.pool.follow(PROBED, 9.0)
+    assert (pool.usable, pool.told()) == ([1], [])
+
+
 def test_rules_without_probes_make_everybody_usable_again() -> None:
     pool = Watched(2).all_up()
     pool.check(0, False, False, False)

@@ -54,6 +54,12 @@ def forwarded_values(head: RequestHead, name: bytes, *, trusted: bool) -> list[b
     return [value for field, value in pairs if field.lower() == name]
 
 
+@pytest.mark.parametrize(("network", "trusted"), [("192.0.2.0/24", True), ("10.0.0.0/8", False)])
+def test_a_proxy_is_trusted_by_its_network(network: str, trusted: bool) -> None:
+    assert Forwarder(PEER, b"http", b"ours", Trust([network])).is_trusted is trusted
+    assert not Forwarder(PEER, b"http", b"ours").is_trusted
+
+
 def test_order_case_and_repeats_of_what_passes_survive() -> None:
     lines = [b"x-B: 1", b"X-a:2", b"Cookie: a=1", b"X-b:\t3 ", b"cookie: b=2", b"ACCEPT: */*", b"x-B: 1"]
     assert forwarded(request(*lines)) == [*lines, *OURS]
