@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from comfyproxy.core.balancing.backend import Backend
+from comfyproxy.core.balancing.operations import Operation, Session
 from comfyproxy.core.http.http1 import RequestHead, ResponseHead
 
 
@@ -50,7 +51,34 @@ class Refuse:
     message: str
 
 
-Decision = Default | Pin | Search | NeedBody | Refuse
+@dataclass(frozen=True, slots=True)
+class Operate:
+    """Carry out ``operation`` and go by the decision that it returns."""
+
+    operation: Operation
+
+
+@dataclass(frozen=True, slots=True)
+class Respond:
+    """This is the answer. ``fields`` are field lines beside ``Content-Type`` and ``Content-Length``, each with
+    its CRLF; ``backend`` is who has done the work, for the log, if one has."""
+
+    status: int
+    body: bytes
+    content_type: bytes = b"application/json; charset=utf-8"
+    fields: bytes = b""
+    backend: Backend | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Accept the WebSocket here and let ``session`` have it. ``fields`` are field lines for the 101."""
+
+    session: Session
+    fields: bytes = b""
+
+
+Decision = Default | Pin | Search | NeedBody | Refuse | Operate | Respond | Join
 
 
 @dataclass(frozen=True, slots=True)
