@@ -18,7 +18,7 @@ SAMPLE = Path(__file__).parent.parent / "tap.conf"
 IN_TAP_CONF = [option for option in OPTIONS if option.in_tap_conf]
 
 # Options that have no default to show, or one that depends on another.
-EXAMPLES = {"file", "static", "frontend", "trusted_proxy", "placement", "probe", "sticky_secret"}
+EXAMPLES = {"file", "static", "frontend", "trusted_proxy", "placement", "probe", "sticky_secret", "home"}
 
 
 def statements(pattern: str) -> dict[str, str]:

@@ -15,7 +15,8 @@ from comfyproxy.core.http.headerrules import HeaderRule
 from comfyproxy.core.http.headers import WRITTEN
 
 App = Literal["comfyui", "http"]
-Placement = Literal["client", "request"]
+Placement = Literal["client", "request", "prompt"]
+QueueStatus = Literal["own", "pool"]
 Sticky = Literal["none", "cookie"]
 WebSocketMode = Literal["auto", "messages", "relay"]
 AccessLog = Literal["none", "routing", "combined", "json"]
@@ -106,6 +107,22 @@ class HealthConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ComfyUIConfig:
+    """How the servers of placement ``prompt`` behave as one.
+
+    ``requeue`` runs a prompt again that ran on a server as it failed. ``queue_status`` says whose prompts
+    clients are told to be left: their own, or the pool's. ``home`` is the URL or the name of the server that
+    keeps settings and saved workflows; empty for the first that is ready. ``replicate_uploads`` brings an
+    uploaded file to every server at once, not only to those that need it.
+    """
+
+    requeue: bool = False
+    queue_status: QueueStatus = "own"
+    home: str = ""
+    replicate_uploads: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class PoolConfig:
     """A named set of servers and how requests are spread over them.
 
@@ -122,6 +139,7 @@ class PoolConfig:
     sticky: Sticky = "none"
     sticky_secret: str = field(default="", repr=False)
     health: HealthConfig = HealthConfig()
+    comfyui: ComfyUIConfig = ComfyUIConfig()
     send_proxy_protocol: ProxyProtocol = "none"
     max_queue: int = DEFAULT_MAX_QUEUE
     retry_budget: float = DEFAULT_RETRY_BUDGET

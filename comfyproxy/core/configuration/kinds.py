@@ -205,6 +205,7 @@ FLAG = Kind("", _parse_flag, lambda value: "true" if value else "false")
 SERVER_LIST = Kind("URLS", _parse_text)
 """A list of servers, which `comfyproxy.core.configuration.addresses` divides and reads."""
 URL = Kind("URL", _parse_text)
+SERVER = Kind("SERVER", _parse_text)
 FILE = Kind("FILE", _parse_text, separator=";")
 DIRECTORY = Kind("DIR", _parse_text)
 ENDPOINT = Kind("ENDPOINT", _parse_endpoint, separator=";")

@@ -12,14 +12,18 @@ from comfyproxy.core.config import (
     DEFAULT_POOL,
     DEFAULT_PROBES,
     DEFAULT_URL,
+    App,
+    ComfyUIConfig,
     Config,
     HealthConfig,
     Limits,
+    Placement,
     PoolConfig,
     RouteConfig,
     Timeouts,
 )
 from comfyproxy.core.configuration.addresses import Address, Parsed, ServerList
+from comfyproxy.core.configuration.comfyui_options import COMFYUI_OPTIONS
 from comfyproxy.core.configuration.diagnostics import ConfigWarning, Place
 from comfyproxy.core.configuration.health_options import HEALTH_OPTIONS
 from comfyproxy.core.configuration.options import LIMIT_OPTIONS, TIMEOUT_OPTIONS
@@ -142,16 +146,24 @@ def _pool(name: str, settings: Settings, files: Files, warnings: list[ConfigWarn
         name=name,
         addresses=servers.addresses,
         app=app,
-        placement=settings.value("placement") or DEFAULT_PLACEMENTS[app],
+        placement=_placement(settings, app),
         insecure_backends=settings.value("insecure_backends"),
         balance=_balance(settings),
         sticky=settings.value("sticky") if app == "http" and not settings.value("tcp") else "none",
         sticky_secret=settings.value("sticky_secret") or "",
         health=_health(settings, DEFAULT_PROBES[app]),
+        comfyui=_comfyui(settings),
         send_proxy_protocol=settings.value("send_proxy_protocol"),
         max_queue=settings.value("max_queue"),
         retry_budget=settings.value("retry_budget"),
     )
+
+
+def _placement(settings: Settings, app: App) -> Placement:
+    given, placement = settings.given("placement"), settings.value("placement")
+    if given is not None and placement == "prompt" and app != "comfyui":
+        raise given.place.error("prompt is for ComfyUI (app = comfyui); other services know no prompts")
+    return placement or DEFAULT_PLACEMENTS[app]
 
 
 def _balance(settings: Settings) -> Balance:
@@ -166,6 +178,11 @@ def _health(settings: Settings, probe: str) -> HealthConfig:
     values = {option.key.removeprefix("probe_"): settings.value(option.key) for option in HEALTH_OPTIONS}
     values["probe"] = values["probe"] or ("none" if settings.value("tcp") else probe)
     return HealthConfig(**values)
+
+
+def _comfyui(settings: Settings) -> ComfyUIConfig:
+    values = {option.key: settings.value(option.key) for option in COMFYUI_OPTIONS}
+    return ComfyUIConfig(**{name: value for name, value in values.items() if value is not None})
 
 
 def _servers(settings: Settings, files: Files) -> Parsed:

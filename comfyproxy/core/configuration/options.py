@@ -19,6 +19,7 @@ from comfyproxy.core.config import (
     Limits,
     Timeouts,
 )
+from comfyproxy.core.configuration.comfyui_options import COMFYUI_OPTIONS
 from comfyproxy.core.configuration.health_options import HEALTH_OPTIONS
 from comfyproxy.core.configuration.kinds import (
     BALANCE,
@@ -91,8 +92,9 @@ OPTIONS = (
     Option(
         "placement",
         SERVERS,
-        choice("client", "request"),
-        "what is balanced: a client stays with its server, or each request goes to the next one"
+        choice("client", "request", "prompt"),
+        "what is balanced: a client stays with its server, each request goes to the next one, or each prompt"
+        " of ComfyUI to the best"
         " (default: client for comfyui, request for http)",
         for_pools=True,
     ),
@@ -187,6 +189,7 @@ OPTIONS = (
         for_pools=True,
     ),
     *HEALTH_OPTIONS,
+    *COMFYUI_OPTIONS,
     Option(
         "listen",
         CLIENTS,

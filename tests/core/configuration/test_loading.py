@@ -6,7 +6,15 @@ from typing import Any
 import pytest
 
 from comfyproxy.core.balancing.ratelimits import RateLimit
-from comfyproxy.core.config import BALANCED_PREFIXES, Config, HealthConfig, Limits, RouteConfig, Timeouts
+from comfyproxy.core.config import (
+    BALANCED_PREFIXES,
+    ComfyUIConfig,
+    Config,
+    HealthConfig,
+    Limits,
+    RouteConfig,
+    Timeouts,
+)
 from comfyproxy.core.configuration.addresses import Address
 from comfyproxy.core.configuration.diagnostics import Place
 from comfyproxy.core.configuration.loading import Loaded, load
@@ -132,6 +140,16 @@ class TestServers:
         assert config(said).pools["default"].health == HealthConfig(
             status=((200, 200), (204, 204)), fall=5, eject_failures=0, panic_threshold=0.5
         )
+
+    def test_servers_that_behave_as_one_have_their_own_options(self) -> None:
+        said = {"placement": "prompt", "requeue": True, "queue_status": "pool", "home": "http://gpu1:8188"}
+        pool = config(said).pools["default"]
+        assert pool.placement == "prompt"
+        assert pool.comfyui == ComfyUIConfig(requeue=True, queue_status="pool", home="http://gpu1:8188")
+
+    def test_only_comfyui_has_prompts_to_place(self) -> None:
+        with pytest.raises(ConfigError, match="prompt is for ComfyUI"):
+            config({"app": "http", "placement": "prompt", "url": ["http://a"]})
 
 
 class TestPool:
