@@ -43,13 +43,18 @@ def read_workflow(submission: Document) -> Workflow | None:
     classes, models, traits = set(), set(), []
     for name, inputs in _nodes(graph):
         classes.add(name)
-        found = {value for value in inputs.values() if isinstance(value, str) and _MODEL.fullmatch(value)}
+        found = {value for value in inputs.values() if isinstance(value, str) and is_model(value)}
         models |= found
         traits.append((name, sorted(_traits(inputs)), sorted(found)))
     if not classes:
         return None
     kind = blake2b(repr(sorted(traits)).encode(errors="replace"), digest_size=12).hexdigest()
     return Workflow(frozenset(classes), frozenset(models), kind)
+
+
+def is_model(value: str) -> bool:
+    """Whether ``value`` looks like the name of a model's file."""
+    return _MODEL.fullmatch(value) is not None
 
 
 def _nodes(graph: Document) -> Iterator[tuple[str, Document]]:
