@@ -51,7 +51,11 @@ class BackendCookie:
 
     def line(self, backend: Backend, *, secure: bool = False) -> bytes:
         """The field line that makes a client stay with ``backend``; ``secure``: by TLS only."""
-        value = backend.fingerprint.encode()
+        return self.line_saying(backend.fingerprint, secure=secure)
+
+    def line_saying(self, word: str, *, secure: bool = False) -> bytes:
+        """The field line that gives a client ``word``, which is in ASCII and has no comma or semicolon."""
+        value = word.encode()
         if self._secret:
             value = self._signed(value)
         attributes = self._attributes + b"; Secure" if secure else self._attributes

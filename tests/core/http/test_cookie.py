@@ -107,3 +107,12 @@ def test_only_the_cookie_of_that_name_is_read(lines: list[str], found: list[str]
 )
 def test_backends_do_not_see_the_cookie(value: bytes, rest: bytes) -> None:
     assert BackendCookie().without(value) == rest
+
+
+def test_it_may_say_another_word_than_a_backends_name() -> None:
+    cookie = BackendCookie("c", "/x", "secret")
+    line = cookie.line_saying("word")
+    assert line.startswith(b"Set-Cookie: c=word.")
+    value = line.removeprefix(b"Set-Cookie: ").partition(b";")[0]
+    assert cookie.fingerprints(value) == ("word",)
+    assert cookie.line_saying("word", secure=True) == line + b"; Secure"
