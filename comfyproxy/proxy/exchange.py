@@ -1,9 +1,9 @@
 """One exchange: a request finds its backend, and the answer its way back. The only file that knows the
 whole way.
 
-    front.begin ─▶ route ─▶ (gather body) ─▶ `Attempts` ─▶ send ─▶ answer ─▶ front.finish
-                                                 ▲                   │
-                                                 └── another one ◀───┘  (nothing answered, safe to send again)
+    front.begin ─▶ route ─▶ `Consulting` ─▶ `Attempts` ─▶ send ─▶ answer ─▶ front.finish
+                                               ▲                   │
+                                               └── another one ◀───┘  (nothing answered, safe to send again)
 
 Both fronts, the daemon's `Downstream` and the resource for twisted.web, drive this and are driven by it
 through `Front`. Bodies stream: an exchange holds a piece only while there is no connection to send it on,
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from comfyproxy.core.balancing.backend import Outcome
 from comfyproxy.core.balancing.retries import FAILED_STATUSES
-from comfyproxy.core.balancing.routing import Decision, Default, NeedBody, Pin, Refuse, Rewrite, Search
+from comfyproxy.core.balancing.routing import Rewrite
 from comfyproxy.core.http.answers import choose_request_id
 from comfyproxy.core.http.chunked import LAST_CHUNK, encode_chunk
 from comfyproxy.core.http.forwarding import (
@@ -31,7 +31,7 @@ from comfyproxy.core.http.http1 import UNTIL_CLOSE, RequestHead, ResponseHead
 from comfyproxy.core.http.websocket import accepts, is_websocket_request
 from comfyproxy.errors import BackendProtocolError
 from comfyproxy.proxy.admission import TOO_OFTEN
-from comfyproxy.proxy.attempts import RequestAttempts
+from comfyproxy.proxy.consulting import Consulting
 from comfyproxy.proxy.front import Front
 from comfyproxy.proxy.relay import Transport
 from comfyproxy.proxy.tunnel import Tunnel
@@ -44,20 +44,13 @@ if TYPE_CHECKING:
 _NO_CHANGE = Rewrite()
 
 
-class Exchange(RequestAttempts):
+class Exchange(Consulting):
     """One request and its answer.
 
     ``status`` and ``sent`` (octets of body, in the framing of the wire) are for the log, as is ``backend``.
     """
 
-    request_id = ""
-    sent = 0
-    upgrading = False
     _bridge: "Bridge | None" = None
-    _gathered: list[bytes] | None = None
-    _gathered_size = 0
-    _limit = 0
-    _pending: tuple[bytes, ...] = ()
     _rechunk = False
     _watched: tuple[ResponseHead, list[bytes]] | None = None
 
@@ -70,11 +63,6 @@ class Exchange(RequestAttempts):
         self._forwarder = forwarder
 
     @property
-    def client(self) -> bytes:
-        """The address that the request is believed to come from."""
-        return self._forwarder.client(self.head)
-
-    @property
     def max_body(self) -> int:
         """Octets that the request's body may have; 0 is no limit."""
         assert self.route is not None
@@ -85,11 +73,6 @@ class Exchange(RequestAttempts):
         """Octets a second that the client has to send or take; 0 is no least rate."""
         assert self.route is not None
         return self.proxy.limits.min_rate if self.route.min_rate is None else self.route.min_rate
-
-    @property
-    def gathers_body(self) -> bool:
-        """Whether the body is wanted whole (and without its chunks) before it is sent anywhere."""
-        return self._gathered is not None
 
     def begin(self, data: bytes = b"", complete: bool = False) -> None:
         """Find the route and set out; ``data`` is what is already there of a body of known length."""
@@ -112,45 +95,6 @@ class Exchange(RequestAttempts):
             self.upgrading = head.upgrade and is_websocket_request(head)
             self._consult_router(None)
 
-    def _consult_router(self, body: bytes | None) -> None:
-        assert self.route is not None
-        balancer = self.route.balancer
-        router = balancer.router
-        if router is not None:
-            decision = router.route(self.head, body, self.proxy.reactor.seconds())
-            if not isinstance(decision, Default) and not self._follow(decision, body):
-                return
-        balancer.budget.requests += 1
-        self._choose()
-
-    def _follow(self, decision: Decision, body: bytes | None) -> bool:
-        """Go by what the router says; whether a backend is to be chosen now."""
-        if isinstance(decision, Pin):
-            self._pinned = decision.backend
-            self._strict = decision.strict
-        elif isinstance(decision, Search):
-            self._searching = True
-        elif isinstance(decision, Refuse):
-            self.refuse(decision.status, decision.message)
-            return False
-        elif isinstance(decision, NeedBody) and body is None:
-            self._gather(decision.limit)
-            return False
-        return True
-
-    def _gather(self, limit: int) -> None:
-        self._limit = limit
-        if self.head.body > limit:
-            self.refuse_body(limit)
-        elif self.request_complete:
-            self._body = b"".join(self._pending)
-            self._pending = ()
-            self._consult_router(self._body)
-        else:
-            self._gathered, self._pending = list(self._pending), ()
-            if self.head.expects_continue:
-                self.front.informational(100, b"Continue", b"")
-
     def refuse_body(self, limit: int) -> None:
         """The request's body has more than ``limit`` octets, which is all that it may have."""
         client = self.client.decode()
@@ -169,17 +113,6 @@ class Exchange(RequestAttempts):
         elif not self.status:
             self._pending = (*self._pending, data)
             self.front.pause_body()
-
-    def _take_gathered(self, data: bytes, complete: bool) -> None:
-        assert self._gathered is not None
-        self._gathered.append(data)
-        self._gathered_size += len(data)
-        if self._gathered_size > self._limit:
-            self.refuse_body(self._limit)
-        elif complete:
-            self._body = b"".join(self._gathered)
-            self._gathered = None
-            self._consult_router(self._body)
 
     def _send(self, upstream: Upstream) -> None:
         assert self.route is not None
@@ -221,8 +154,8 @@ class Exchange(RequestAttempts):
 
     def _lookup(self) -> ValueOf:
         """Looks up what the values of rules for fields may name."""
-        assert self.backend is not None
-        return lookup(self.head, self._forwarder, self.backend.authority, self._known_id)
+        server = b"" if self.backend is None else self.backend.authority
+        return lookup(self.head, self._forwarder, server, self._known_id)
 
     def _known_id(self) -> str:
         self.request_id = self.request_id or choose_request_id(self.head)
@@ -334,16 +267,15 @@ class Exchange(RequestAttempts):
         )
 
     def closed(self) -> None:
-        """A connection of the tunnel is gone."""
+        """A connection of the tunnel, or the client's to its session, is gone."""
         self._upstream = None
         self._end(Outcome.ANSWERED)
 
     def refuse(self, status: int, message: str, retry_after: float = 0) -> None:
         """Answer ``message`` ourselves; ``retry_after`` is when trying again may help, in seconds."""
         self._drop_upstream()
+        self._stop_consulting()
         self.status = status
-        self._gathered = None
-        self._pending = ()
         self.request_id = self.request_id or choose_request_id(self.head)
         comfyui = self.route is not None and self.route.comfyui
         answer = self.proxy.answer(status, message, self.head, self.request_id, comfyui, retry_after)
@@ -355,6 +287,7 @@ class Exchange(RequestAttempts):
         """The request went wrong on its way: say so if nothing was answered yet, else cut the answer off."""
         if self.status:
             self._drop_upstream()
+            self._stop_consulting()
             self._end()
             self.front.abort()
         else:
@@ -365,6 +298,7 @@ class Exchange(RequestAttempts):
         if not self.status:
             self.status = 499
         self._drop_upstream()
+        self._client_left()
         self._end()
 
     def _finish(self) -> None:
@@ -386,11 +320,16 @@ class Exchange(RequestAttempts):
         """The client takes no more for now."""
         if self._upstream is not None:
             self._upstream.pause_answer()
+        elif self._rest is not None:
+            self._is_paused = True
 
     def resume_answer(self) -> None:
         """The client takes more again."""
         if self._upstream is not None:
             self._upstream.resume_answer()
+        elif self._rest is not None:
+            self._is_paused = False
+            self._respond_on()
 
     @property
     def answer_sink(self) -> Transport | None:

@@ -10,7 +10,8 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from comfyproxy.core.balancing.backend import Backend
-from comfyproxy.core.balancing.routes import RouteTable
+from comfyproxy.core.balancing.balancer import Balancer
+from comfyproxy.core.balancing.routes import Route, RouteTable
 from comfyproxy.core.config import Limits, RequestIDs, Timeouts
 from comfyproxy.core.http.answers import Answer, make_answer
 from comfyproxy.core.http.headers import WRITTEN, Forwarder
@@ -26,6 +27,8 @@ from comfyproxy.proxy.proxyprotocol import greeting
 from comfyproxy.proxy.resolver import Resolver
 
 if TYPE_CHECKING:
+    from comfyproxy.proxy.operations import Running
+    from comfyproxy.proxy.sessions import Sessions
     from comfyproxy.proxy.websockets import Bridges
 
 CLOSING_TURNS = 12
@@ -76,12 +79,28 @@ class Proxy:
         self.admission = Admission(reactor, self.connections)
         self.admission.adopt(self.limits)
         self.draining = False
+        self.operations: set[Running] = set()
         self.name = b"comfyproxy-" + token_hex(4).encode()
         self.forwarding = forwarding
         self.trust(trusted)
         self._connectors: dict[Backend, Connector] = {}
         self._date = (-1, b"")
         self._failures: dict[Backend, tuple[float, int]] = {}
+        self._sessions: Sessions | None = None
+
+    @property
+    def sessions(self) -> "Sessions":
+        """The WebSockets that are a session's; most proxies have none."""
+        if self._sessions is None:
+            # It needs autobahn, which takes a third of the start-up time.
+            from comfyproxy.proxy.sessions import Sessions
+
+            self._sessions = Sessions(self)
+        return self._sessions
+
+    def route_to(self, balancer: Balancer) -> Route | None:
+        """The first route that leads to ``balancer``: what the proxy itself asks there goes by its rules."""
+        return next((route for route in self.routes.routes if route.balancer is balancer), None)
 
     def connector(self, backend: Backend) -> Connector:
         """The connections to ``backend``."""
@@ -182,6 +201,10 @@ class Proxy:
         """Close every connection; done when nothing is left open and no timer runs."""
         for connection in tuple(self.connections):
             connection.transport.abortConnection()
+        for operation in tuple(self.operations):
+            operation.stop()
+        if self._sessions is not None:
+            await self._sessions.close()
         for connector in self._connectors.values():
             connector.close_idle()
         turns = 0

@@ -6,7 +6,7 @@ been sent to its end; else it is closed, so that no octet of one answer can reac
 """
 
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHandshakeListener, IPushProducer
@@ -24,13 +24,12 @@ from comfyproxy.errors import (
     BackendTimeout,
     ProtocolError,
 )
-from comfyproxy.proxy.relay import RelayEnd
+from comfyproxy.proxy.relay import RelayEnd, Transport
 from comfyproxy.proxy.splice import WORTHWHILE, Splice, can_splice, has_more
 
 if TYPE_CHECKING:
     from comfyproxy.core.config import Timeouts
     from comfyproxy.proxy.connectors import Connector
-    from comfyproxy.proxy.exchange import Exchange
 
 MAX_HEAD = 256 * 1024
 """Octets of one answer's head; backends are trusted with more than clients are."""
@@ -42,6 +41,46 @@ MAX_INFORMATIONAL = 32
 """1xx answers to one request before the backend is taken to be out of its mind."""
 
 
+class Asker(Protocol):
+    """Who has sent a request, as the connection that answers it sees it: an exchange, or the proxy itself.
+
+    ``sent`` counts octets of the answer's body.
+    """
+
+    @property
+    def front(self) -> Any:
+        """Who takes the answer (`comfyproxy.proxy.front.Front`)."""
+
+    @property
+    def head(self) -> Any:
+        """What has the request's ``method``."""
+
+    sent: int
+    request_complete: bool
+
+    def informational(self, head: ResponseHead) -> None:
+        """A 1xx came."""
+
+    def answered(self, head: ResponseHead, data: bytes, complete: bool) -> None:
+        """The final answer comes, with the first octets of its body."""
+
+    def answer_data(self, data: bytes, complete: bool) -> None:
+        """More of the answer's body."""
+
+    def switched(self, upstream: "Upstream", head: ResponseHead, rest: bytes) -> None:
+        """The answer is 101; ``rest`` came behind it."""
+
+    def upstream_failed(self, error: BackendError) -> None:
+        """The connection failed before the answer was complete."""
+
+    def break_off(self, status: int, message: str) -> None:
+        """Who takes the answer does so no more."""
+
+    @property
+    def answer_sink(self) -> Transport | None:
+        """Where the octets of an answer's body may go without passing through here, if anywhere."""
+
+
 @implementer(IPushProducer)
 class Upstream(RelayEnd):
     """One connection to a backend; ``greeting`` is what it began with, if anything goes before requests."""
@@ -50,7 +89,7 @@ class Upstream(RelayEnd):
 
     def __init__(self, connector: "Connector") -> None:
         self.connector = connector
-        self.exchange: Exchange | None = None
+        self.exchange: Asker | None = None
         self.is_full = False
         self._paused = False
         self._closing = False
@@ -69,7 +108,7 @@ class Upstream(RelayEnd):
         self.transport.registerProducer(self, True)
         self.connector.connection_made(self)
 
-    def begin(self, exchange: "Exchange", data: bytes, timeouts: "Timeouts") -> None:
+    def begin(self, exchange: Asker, data: bytes, timeouts: "Timeouts") -> None:
         """Send the beginning of a request and give what answers it to ``exchange``."""
         self.exchange = exchange
         self.timeouts = timeouts
@@ -135,7 +174,7 @@ class Upstream(RelayEnd):
         else:
             self._read_body(self.exchange, data)
 
-    def _read_head(self, exchange: "Exchange", data: bytes) -> None:
+    def _read_head(self, exchange: Asker, data: bytes) -> None:
         while (end := data.find(b"\r\n\r\n") + 4) > 3:
             try:
                 head = parse_response_head(data[:end], exchange.head.method)
@@ -156,7 +195,7 @@ class Upstream(RelayEnd):
             return self._fail(BackendProtocolError("Its answer is not HTTP/1.", request_was_sent=True))
         return None
 
-    def _pass_informational(self, exchange: "Exchange", head: ResponseHead, rest: bytes) -> bool:
+    def _pass_informational(self, exchange: Asker, head: ResponseHead, rest: bytes) -> bool:
         """Hand a 1xx on; ``False`` when no ordinary answer is to be read from here any more."""
         if head.status == 101:
             self._buffer = b""
@@ -169,7 +208,7 @@ class Upstream(RelayEnd):
         exchange.informational(head)
         return self.exchange is exchange
 
-    def _begin_body(self, exchange: "Exchange", head: ResponseHead, data: bytes) -> None:
+    def _begin_body(self, exchange: Asker, head: ResponseHead, data: bytes) -> None:
         body = head.body
         if body >= 0:
             if len(data) >= body:
@@ -191,7 +230,7 @@ class Upstream(RelayEnd):
             if self.exchange is exchange and self._left >= WORTHWHILE:
                 self._try_splice(exchange)
 
-    def _try_splice(self, exchange: "Exchange") -> None:
+    def _try_splice(self, exchange: Asker) -> None:
         """Let the kernel move the rest of the body, if it can now; else it is asked again later."""
         sink = exchange.answer_sink
         if sink is None or not can_splice(self.transport, sink, self._left):
@@ -217,7 +256,7 @@ class Upstream(RelayEnd):
             self._complete(exchange, head.close or has_more(self.transport))
             exchange.answer_data(b"", True)
 
-    def _read_body(self, exchange: "Exchange", data: bytes) -> None:
+    def _read_body(self, exchange: Asker, data: bytes) -> None:
         if self._chunks is not None:
             self._read_chunks(exchange, self._chunks, data)
             return
@@ -239,7 +278,7 @@ class Upstream(RelayEnd):
         self._complete(exchange, close)
         exchange.answer_data(data, True)
 
-    def _read_chunks(self, exchange: "Exchange", chunks: ChunkedReader, data: bytes) -> None:
+    def _read_chunks(self, exchange: Asker, chunks: ChunkedReader, data: bytes) -> None:
         self.connector.deadlines.set(self, self.timeouts.idle)
         try:
             passed = chunks.feed(data)
@@ -253,7 +292,7 @@ class Upstream(RelayEnd):
         if passed or complete:
             exchange.answer_data(passed, complete)
 
-    def _complete(self, exchange: "Exchange", close: bool) -> None:
+    def _complete(self, exchange: Asker, close: bool) -> None:
         """The answer is read to its end: be ready for the next exchange, or close."""
         self.exchange = None
         self._head = None
@@ -284,7 +323,7 @@ class Upstream(RelayEnd):
         else:
             self._fail(BackendTimeout("Its answer stopped coming.", request_was_sent=True))
 
-    def _wait_for_client(self, exchange: "Exchange") -> None:
+    def _wait_for_client(self, exchange: Asker) -> None:
         """It is the client that has taken nothing, or not all that waits for it, for so long."""
         if exchange.front.watches_reading:
             self.connector.deadlines.set(self, self.timeouts.idle)

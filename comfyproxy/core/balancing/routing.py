@@ -4,9 +4,9 @@ A router knows an application (`comfyproxy.comfyui.router` knows ComfyUI). It se
 body only if it asks for it; it performs nothing itself.
 """
 
-from collections.abc import Hashable
+from collections.abc import Callable, Collection, Hashable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from comfyproxy.core.balancing.backend import Backend
 from comfyproxy.core.balancing.operations import Operation, Session
@@ -53,15 +53,20 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True)
 class Operate:
-    """Carry out ``operation`` and go by the decision that it returns."""
+    """Carry out ``operation`` and go by the decision that it returns.
+
+    It is closed when the client leaves, unless it ``outlasts`` the client: then it goes on, and only what it
+    decides is not wanted any more (a prompt that was sent whole is queued, whether its sender waits or not).
+    """
 
     operation: Operation
+    outlasts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Respond:
-    """This is the answer. ``fields`` are field lines beside ``Content-Type`` and ``Content-Length``, each with
-    its CRLF; ``backend`` is who has done the work, for the log, if one has."""
+    """This is the answer. ``fields`` are field lines beside ``Content-Type`` and ``Content-Length``, each
+    with its CRLF; ``backend`` is who has done the work, for the log, if one has."""
 
     status: int
     body: bytes
@@ -119,3 +124,18 @@ class Router(Protocol):
 
     def cookies(self, value: bytes) -> bytes:
         """A ``Cookie`` value without what is the proxy's own; empty if nothing is left."""
+
+
+@runtime_checkable
+class WorkingRouter(Router, Protocol):
+    """A router that has work of its own beside requests."""
+
+    sessions: Collection[Session]
+    """Those whose connections to backends are to be kept."""
+
+    wake: Callable[[], None]
+    """Whoever carries its work out sets this: calling it has `background` asked in the next turn, once
+    however often it is called."""
+
+    def background(self, now: float) -> Iterable[Operation]:
+        """The operations to begin now, each of which returns ``None``; asked for a few times a second."""
