@@ -110,9 +110,9 @@ class ScriptClient:
         self.session = session
         self.socket = socket
 
-    async def queue(self, workflow: Workflow) -> str:
-        """Queue a workflow under this client's id; returns its prompt id."""
-        body = {"prompt": workflow, "client_id": self.client_id}
+    async def queue(self, workflow: Workflow, **fields: object) -> str:
+        """Queue a workflow under this client's id, with these fields of the body; returns its prompt id."""
+        body = {"prompt": workflow, "client_id": self.client_id, **fields}
         async with self.session.post(f"{self.url}/prompt", json=body) as response:
             answer = await response.json()
             assert response.status == 200, answer
@@ -171,11 +171,13 @@ async def run_picture(client: ScriptClient, colour: int, prefix: str) -> tuple[s
 
 
 @asynccontextmanager
-async def script_client(url: str, *, client_id: str | None = None) -> AsyncIterator[ScriptClient]:
+async def script_client(
+    url: str, *, client_id: str | None = None, keeps_cookies: bool = True
+) -> AsyncIterator[ScriptClient]:
     """Connect a client and wait for the `status` that greets it: events before that would be lost."""
     client_id = client_id or uuid.uuid4().hex
     # Unsafe is aiohttp's word for a jar that keeps cookies of servers named by an IP address.
-    jar = aiohttp.CookieJar(unsafe=True)
+    jar = aiohttp.CookieJar(unsafe=True) if keeps_cookies else aiohttp.DummyCookieJar()
     timeout = aiohttp.ClientTimeout(total=45)
     async with (
         aiohttp.ClientSession(cookie_jar=jar, timeout=timeout) as session,

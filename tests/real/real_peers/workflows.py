@@ -30,6 +30,15 @@ def preview_of_upload(name: str) -> Workflow:
     }
 
 
+def sampled_picture(*, prefix: str, seconds: float, steps: int = 8) -> Workflow:
+    """A picture of the simulated servers, which they take this long for, with a preview for each step."""
+    inputs = {"seed": uuid.uuid4().int % 2**48, "steps": steps, "seconds": seconds}
+    return {
+        "make": {"class_type": "DemoSampler", "inputs": {**inputs, "width": 64, "height": 64}},
+        "save": {"class_type": "SaveImage", "inputs": {"images": ["make", 0], "filename_prefix": prefix}},
+    }
+
+
 def many_large_pictures(*, prefix: str, count: int = 12, size: int = 1536) -> Workflow:
     """Several seconds of work in short steps, so that it can be interrupted between two."""
     workflow: Workflow = {}

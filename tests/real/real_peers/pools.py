@@ -1,0 +1,64 @@
+"""A pool of ComfyUI servers, real or simulated, behind the address under test."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from comfyproxy.demo.picture import text_of
+from real_peers.workflows import Workflow, many_large_pictures, picture, sampled_picture, unique
+
+PREFIX = "one"
+"""The file name prefix of every `Pool.picture`: on each server they begin with `one_00001_.png`."""
+
+
+class Server(Protocol):
+    """What the tests need of a server, be it real or simulated."""
+
+    process: Any
+
+    @property
+    def url(self) -> str: ...
+
+    def kill(self) -> None: ...
+
+    def restart(self) -> None: ...
+
+    def history(self, prompt_id: str) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Servers behind one address. ``singles`` are the pictures that one real ComfyUI makes, by colour."""
+
+    url: str
+    servers: Sequence[Server]
+    singles: Mapping[int, bytes] | None = None
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether the servers are the project's own."""
+        return self.singles is None
+
+    def picture(self, colour: int) -> Workflow:
+        """A picture that `check` knows."""
+        return picture(colour, prefix=PREFIX)
+
+    def long(self, seconds: float = 1.5) -> Workflow:
+        """A workflow that takes about this long, in short steps, and ends with a picture."""
+        if self.is_simulated:
+            return sampled_picture(prefix="long", seconds=seconds)
+        return many_large_pictures(prefix=unique("long"), count=max(2, round(seconds * 8)), size=1024)
+
+    def check(self, prompt_id: str, colour: int, received: bytes) -> None:
+        """Fail unless ``received`` is what a single ComfyUI makes of `picture`, by this prompt."""
+        if self.singles is not None:
+            assert received == self.singles[colour], f"another picture than a single ComfyUI's: {colour:06x}"
+        else:
+            said = text_of(received)["prompt_id"]
+            assert said == prompt_id, f"the picture of {said} for {prompt_id}"
+
+    def owner(self, prompt_id: str) -> Server:
+        """The one server that ran this prompt; fails unless it is exactly one."""
+        owners = [server for server in self.servers if server.history(prompt_id)]
+        assert len(owners) == 1, f"{len(owners)} servers have {prompt_id} in their history"
+        return owners[0]

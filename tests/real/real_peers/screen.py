@@ -1,0 +1,44 @@
+"""What ComfyUI's page can make of a WebSocket's events: it shows one job at a time.
+
+These are the rules of the page's execution store: `execution_start` makes a job the active one, an
+`executing` of no node ends whichever is active, and progress is drawn for the active one whoever's it is.
+Events of two jobs among each other would make one job's end look like the other's.
+"""
+
+from typing import Any
+
+_ENDS = {"execution_success", "execution_error", "execution_interrupted"}
+_OF_A_JOB = {"execution_cached", "executing", "executed", "progress", "progress_state"}
+
+
+class Screen:
+    """Follows the events of one WebSocket; an event that a page would misread is an AssertionError."""
+
+    def __init__(self) -> None:
+        self.active: str | None = None
+        self.greetings = 0
+        self.queue_remaining = -1
+        self.ended: dict[str, str] = {}
+        self.pictures: dict[str, list[dict[str, str]]] = {}
+        self.idle: list[str] = []
+
+    def see(self, event: dict[str, Any]) -> None:
+        """Take in the next event."""
+        kind, data = event["type"], event["data"]
+        prompt_id = data.get("prompt_id")
+        if kind == "status":
+            self.greetings += "sid" in data
+            self.queue_remaining = data["status"]["exec_info"]["queue_remaining"]
+        elif kind == "execution_start":
+            assert self.active is None, f"{prompt_id} starts while {self.active} is shown"
+            self.active = prompt_id
+        elif kind in _ENDS:
+            assert prompt_id not in self.ended, f"{prompt_id} ends twice"
+            self.ended[prompt_id] = kind
+        elif kind in _OF_A_JOB and prompt_id is not None:
+            assert prompt_id == self.active, f"{kind} of {prompt_id} while {self.active} is shown"
+        if kind == "executed":
+            self.pictures.setdefault(prompt_id, []).extend(data["output"].get("images", ()))
+        if kind == "executing" and data["node"] is None:
+            self.idle.append(prompt_id)
+            self.active = None
