@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, TypeGuard
 from urllib.parse import parse_qsl, unquote_to_bytes
 
@@ -67,6 +68,76 @@ _PROMPT_PATH = re.compile(rb"(?:/api)?/history/([^/]+)|(?:/api){1,2}/jobs/([^/]+
 # aiohttp matches routes against the path decoded so far that no segment can change by it.
 _ENCODED = re.compile(rb"%(?!2[Ff]|25)([0-9A-Fa-f]{2})")
 _NAMING_TARGET = re.compile(rb"(?:/api){0,2}/(?:ws|history/|jobs/|view)|[^?]*%")
+
+
+class Route(Enum):
+    """What a request is about, as far as a pool that is to be one ComfyUI must know."""
+
+    OTHER = "anything else, routes of node packs too"
+    SOCKET = "GET /ws"
+    SUBMIT = "POST /prompt"
+    QUEUE_LENGTH = "GET /prompt"
+    QUEUE = "GET /queue"
+    EDIT_QUEUE = "POST /queue"
+    HISTORY = "GET /history"
+    HISTORY_ENTRY = "GET /history/{prompt_id}"
+    EDIT_HISTORY = "POST /history"
+    INTERRUPT = "POST /interrupt"
+    FREE = "POST /free"
+    JOBS = "GET /api/jobs"
+    JOB = "GET /api/jobs/{prompt_id}"
+    CANCEL_JOB = "POST /api/jobs/{prompt_id}/cancel"
+    CANCEL_JOBS = "POST /api/jobs/cancel"
+    OBJECT_INFO = "GET /object_info"
+    OBJECT_INFO_CLASS = "GET /object_info/{node_class}"
+    SYSTEM_STATS = "GET /system_stats"
+    FEATURES = "GET /features"
+    VIEW = "GET /view"
+    MODEL_VIEW = "what is shown of a model, which some servers may lack"
+    FOLDER = "GET /internal/files/{directory_type}"
+    UPLOAD = "POST /upload/image"
+    UPLOAD_MASK = "POST /upload/mask"
+    USER_STATE = "settings, users and their files"
+    SUBSCRIBE_LOGS = "PATCH /internal/logs/subscribe"
+
+
+_PLAIN_ROUTES = {
+    (method, prefix + path): route
+    for route, method, path in (
+        (Route.SOCKET, b"GET", b"/ws"),
+        (Route.SUBMIT, b"POST", b"/prompt"),
+        (Route.QUEUE_LENGTH, b"GET", b"/prompt"),
+        (Route.QUEUE, b"GET", b"/queue"),
+        (Route.EDIT_QUEUE, b"POST", b"/queue"),
+        (Route.HISTORY, b"GET", b"/history"),
+        (Route.EDIT_HISTORY, b"POST", b"/history"),
+        (Route.INTERRUPT, b"POST", b"/interrupt"),
+        (Route.FREE, b"POST", b"/free"),
+        (Route.JOBS, b"GET", b"/api/jobs"),
+        (Route.CANCEL_JOBS, b"POST", b"/api/jobs/cancel"),
+        (Route.OBJECT_INFO, b"GET", b"/object_info"),
+        (Route.SYSTEM_STATS, b"GET", b"/system_stats"),
+        (Route.FEATURES, b"GET", b"/features"),
+        (Route.VIEW, b"GET", b"/view"),
+        (Route.VIEW, b"GET", b"/viewvideo"),
+        (Route.UPLOAD, b"POST", b"/upload/image"),
+        (Route.UPLOAD_MASK, b"POST", b"/upload/mask"),
+    )
+    for prefix in (b"", b"/api")
+} | {(b"PATCH", b"/internal/logs/subscribe"): Route.SUBSCRIBE_LOGS}
+
+_ROUTES_WITH_ARGUMENT = {
+    (Route.HISTORY_ENTRY, b"GET"): rb"(?:/api)?/history/([^/]+)",
+    (Route.JOB, b"GET"): rb"(?:/api){1,2}/jobs/([^/]+)",
+    (Route.CANCEL_JOB, b"POST"): rb"(?:/api){1,2}/jobs/([^/]+)/cancel",
+    (Route.OBJECT_INFO_CLASS, b"GET"): rb"(?:/api)?/object_info/([^/]+)",
+    (Route.MODEL_VIEW, b"GET"): rb"(?s:(?:/api)?/(?:view_metadata|experiment/models/preview)/(.+))",
+    (Route.FOLDER, b"GET"): rb"/internal/files/([^/]+)",
+}
+_WITH_ARGUMENT = [
+    (route, method, re.compile(path)) for (route, method), path in _ROUTES_WITH_ARGUMENT.items()
+]
+_USER_STATE = re.compile(rb"(?s:(?:/api)?/(?:settings|users|userdata|v2/userdata)(?:/.*)?)")
 _EMPTY_OBJECT = re.compile(rb"\{[ \t\r\n]*\}")
 
 
@@ -86,6 +157,25 @@ def names_nothing(head: RequestHead) -> bool:
 def find_endpoint(head: RequestHead) -> Endpoint:
     """The endpoint that ``head`` asks for; `OTHER` if it is none of these."""
     return _BY_REQUEST.get((head.method, _plain_path(head)), OTHER)
+
+
+def find_route(head: RequestHead) -> tuple[Route, str]:
+    """What ``head`` asks for, and what the path names there, decoded: an id, a node class or nothing.
+
+    A HEAD is taken for the GET that it stands for.
+    """
+    path = _plain_path(head)
+    method = b"GET" if head.method == b"HEAD" else head.method
+    route = _PLAIN_ROUTES.get((method, path))
+    if route is not None:
+        return route, ""
+    if _USER_STATE.fullmatch(path):
+        return Route.USER_STATE, ""
+    for route, asked, pattern in _WITH_ARGUMENT:
+        match = pattern.fullmatch(path) if asked == method else None
+        if match is not None:
+            return route, unquote_to_bytes(match[1]).decode(errors="replace")
+    return Route.OTHER, ""
 
 
 def client_named(endpoint: Endpoint, head: RequestHead, document: Document | None) -> str | None:

@@ -13,8 +13,11 @@ from comfyproxy.comfyui.wire import (
     OTHER,
     SOCKET,
     SUBMISSION,
+    Route,
     client_named,
     find_endpoint,
+    find_route,
+    names_nothing,
     prompts_named,
     read_object,
     with_client,
@@ -282,3 +285,74 @@ def test_writing_a_prompt_id_changes_nothing_else(
 def test_no_body_is_too_strange_to_read(body: bytes) -> None:
     document = read_object(body)
     assert document is None or isinstance(document, dict)
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "route", "named"),
+    [
+        ("GET", "/ws?clientId=x", Route.SOCKET, ""),
+        ("POST", "/prompt", Route.SUBMIT, ""),
+        ("GET", "/api/prompt", Route.QUEUE_LENGTH, ""),
+        ("GET", "/api/queue?x=1", Route.QUEUE, ""),
+        ("HEAD", "/queue", Route.QUEUE, ""),
+        ("POST", "/api/queue", Route.EDIT_QUEUE, ""),
+        ("GET", "/history?max_items=3", Route.HISTORY, ""),
+        ("GET", "/api/history/a%20b", Route.HISTORY_ENTRY, "a b"),
+        ("GET", "/history/%FF", Route.HISTORY_ENTRY, "\ufffd"),
+        ("POST", "/history", Route.EDIT_HISTORY, ""),
+        ("POST", "/interrupt", Route.INTERRUPT, ""),
+        ("POST", "/api/free", Route.FREE, ""),
+        ("GET", "/api/jobs?limit=3", Route.JOBS, ""),
+        ("GET", "/api/api/jobs", Route.JOBS, ""),
+        ("GET", "/jobs", Route.OTHER, ""),
+        ("GET", "/api/jobs/abc", Route.JOB, "abc"),
+        ("POST", "/api/jobs/abc", Route.OTHER, ""),
+        ("POST", "/api/jobs/abc/cancel", Route.CANCEL_JOB, "abc"),
+        ("POST", "/api/jobs/cancel", Route.CANCEL_JOBS, ""),
+        ("GET", "/api/object_info", Route.OBJECT_INFO, ""),
+        ("GET", "/object_info/Load%20It", Route.OBJECT_INFO_CLASS, "Load It"),
+        ("GET", "/system_stats", Route.SYSTEM_STATS, ""),
+        ("GET", "/api/features", Route.FEATURES, ""),
+        ("GET", "/view?filename=a.png", Route.VIEW, ""),
+        ("HEAD", "/api/viewvideo?filename=a.mp4", Route.VIEW, ""),
+        ("GET", "/v%69ew?filename=a.png", Route.VIEW, ""),
+        ("GET", "/view_metadata/loras?filename=a", Route.MODEL_VIEW, "loras"),
+        ("GET", "/experiment/models/preview/loras/0/a/b.png", Route.MODEL_VIEW, "loras/0/a/b.png"),
+        ("GET", "/internal/files/output", Route.FOLDER, "output"),
+        ("GET", "/api/internal/files/output", Route.OTHER, ""),
+        ("POST", "/upload/image", Route.UPLOAD, ""),
+        ("POST", "/api/upload/mask", Route.UPLOAD_MASK, ""),
+        ("GET", "/settings", Route.USER_STATE, ""),
+        ("POST", "/api/settings/Comfy.A", Route.USER_STATE, ""),
+        ("POST", "/users", Route.USER_STATE, ""),
+        ("GET", "/api/userdata?dir=workflows", Route.USER_STATE, ""),
+        ("DELETE", "/userdata/workflows%2Fa.json", Route.USER_STATE, ""),
+        ("POST", "/api/userdata/a%2Fb/move/c%0A", Route.USER_STATE, ""),
+        ("GET", "/v2/userdata", Route.USER_STATE, ""),
+        ("GET", "/settingsx", Route.OTHER, ""),
+        ("PATCH", "/internal/logs/subscribe", Route.SUBSCRIBE_LOGS, ""),
+        ("GET", "/internal/logs", Route.OTHER, ""),
+        ("GET", "/scripts/app.js", Route.OTHER, ""),
+        ("POST", "/view", Route.OTHER, ""),
+    ],
+)
+def test_what_a_request_is_about(
+    make_head: MakeHead, method: str, target: str, route: Route, named: str
+) -> None:
+    assert find_route(make_head(method, target)) == (route, named)
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "expected"),
+    [
+        ("GET", "/scripts/app.js", True),
+        ("GET", "/api/settings?a=%20", True),
+        ("GET", "/history/abc", False),
+        ("GET", "/v%69ew", False),
+        ("POST", "/settings", False),
+    ],
+)
+def test_most_of_what_a_page_asks_for_names_nothing(
+    make_head: MakeHead, method: str, target: str, expected: bool
+) -> None:
+    assert names_nothing(make_head(method, target)) is expected
