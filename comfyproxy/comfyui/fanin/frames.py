@@ -1,0 +1,118 @@
+"""Single messages of ComfyUI's WebSocket: what they are about, and how the proxy writes its own.
+
+Binary ones begin with a big-endian u32 that says their kind (``BinaryEventTypes`` in ``server.py``).
+"""
+
+import json
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from comfyproxy.comfyui.wire import Document, read_object
+
+PREVIEW = 1
+TEXT = 3
+PREVIEW_WITH_METADATA = 4
+
+_PNG = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One message for the client; under its ``key`` a newer one replaces it while both wait.
+
+    ``is_picture`` says that it is a picture in full quality, which a prompt gives as its result
+    (``SaveImageWebsocket``): those are PNG, and previews are JPEG (``latent_preview.py``).
+    """
+
+    payload: bytes
+    is_binary: bool = False
+    key: Hashable | None = None
+    is_picture: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressText:
+    """A text at a node (binary kind 3). Newer servers say whose prompt it is about."""
+
+    prompt_id: str | None
+    node: bytes
+    text: bytes
+
+    def frame(self, with_prompt: str | None) -> Frame:
+        """For a client that is to be told the prompt, or (``None``) expects the form without."""
+        octets = TEXT.to_bytes(4, "big")
+        if with_prompt is not None:
+            octets += _sized(with_prompt.encode(errors="replace"))
+        return Frame(octets + _sized(self.node) + self.text, True, ("text", self.node))
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """A picture of how far a node is (binary kinds 1 and 4); ``prompt_id`` is ``None`` where it does not
+    say."""
+
+    prompt_id: str | None
+    frame: Frame
+
+
+def read_binary(payload: bytes, is_ours: "Mapping[str, Any]") -> ProgressText | Preview | None:
+    """What a binary message is; ``None`` for kinds that are not ComfyUI's own, and ill-formed ones.
+
+    A text says its prompt or does not, and nothing else tells which: ``is_ours`` has the prompts it can be.
+    """
+    match int.from_bytes(payload[:4], "big"):
+        case 1:
+            is_picture = payload[4:8] == _PNG.to_bytes(4, "big")
+            return Preview(None, Frame(payload, True, None if is_picture else "preview", is_picture))
+        case 3:
+            return _read_text(payload, is_ours)
+        case 4:
+            return _read_preview(payload)
+    return None
+
+
+def status(remaining: int, sid: str | None = None) -> bytes:
+    """``status``; with ``sid`` it is the first one of a connection."""
+    data: Document = {"status": {"exec_info": {"queue_remaining": remaining}}}
+    return event("status", data if sid is None else data | {"sid": sid})
+
+
+def event(kind: str, data: Document) -> bytes:
+    """A JSON message, spaced as ComfyUI's; raises `RecursionError` where ``data`` is too deep to be one."""
+    return json.dumps({"type": kind, "data": data}).encode()
+
+
+def _read_text(payload: bytes, is_ours: "Mapping[str, Any]") -> ProgressText | None:
+    first, rest = _cut(payload[4:])
+    if first is None:
+        return None
+    prompt = first.decode(errors="replace")
+    if prompt in is_ours:
+        node, text = _cut(rest)
+        if node is not None:
+            return ProgressText(prompt, node, text)
+    return ProgressText(None, first, rest)
+
+
+def _read_preview(payload: bytes) -> Preview | None:
+    metadata, _ = _cut(payload[4:])
+    about = None if metadata is None else read_object(metadata)
+    if about is None:
+        return None
+    prompt = about.get("prompt_id")
+    is_picture = about.get("image_type") == "image/png"
+    key = None if is_picture else ("preview", metadata)
+    return Preview(prompt if isinstance(prompt, str) else "", Frame(payload, True, key, is_picture))
+
+
+def _sized(octets: bytes) -> bytes:
+    return len(octets).to_bytes(4, "big") + octets
+
+
+def _cut(octets: bytes) -> tuple[bytes | None, bytes]:
+    """What a u32 says the length of, and what follows; ``None`` if there is less than that."""
+    end = 4 + int.from_bytes(octets[:4], "big")
+    if len(octets) < max(4, end):
+        return None, b""
+    return octets[4:end], octets[end:]

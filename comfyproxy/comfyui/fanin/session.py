@@ -1,0 +1,377 @@
+"""One client's WebSocket, made of those that the servers have for it."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from math import inf
+
+from comfyproxy.comfyui.fanin.frames import Frame, Preview, ProgressText, event, read_binary, status
+from comfyproxy.comfyui.fanin.stage import Stage
+from comfyproxy.comfyui.fanin.story import ENDINGS, Story
+from comfyproxy.comfyui.fanin.upstreams import Note, Send, Unsure, Upstreams
+from comfyproxy.comfyui.wire import MAX_ID, Document, read_object
+from comfyproxy.core.balancing.backend import Backend
+from comfyproxy.core.balancing.operations import Client
+
+STATUS_INTERVAL = 0.25
+"""Seconds between two ``status``: each makes a page ask for two lists."""
+
+SILENCE = 2.0
+"""Seconds after an ending in which its server says that it is through. Then it is taken to be."""
+
+HOME_GRACE = 10.0
+"""Seconds that the connection to the home is kept when the client is gone: a page comes back within one."""
+
+LINGER = 60.0
+"""Seconds that a session is kept without a client and without prompts."""
+
+LINGER_UNTOLD = 600.0
+"""The same where something ended that the client does not know."""
+
+MAX_FLAGS = 64 * 1024
+"""Octets of a client's ``feature_flags``; more are not flags."""
+
+ANSWER_AFTER = 5.0
+"""Seconds after which any server's answer to ``feature_flags`` is as good as that of the home."""
+
+_MAX_OVER = 1000
+_ADDRESSED = frozenset(("execution_cached", "executed", "execution_success", "execution_error"))
+_KEYED = frozenset(("progress", "progress_state"))
+
+
+class ClientSession(Upstreams):
+    """The session of one client (see `comfyproxy.core.balancing.operations.Session`).
+
+    ``home`` is the client's affinity backend: what is about no prompt comes from it alone. ``queued`` gives
+    the value of ``queue_remaining``; it must count a prompt until its last event (``executing`` without a
+    node) has come. ``now`` is in seconds since the epoch: it is in what the session says of itself.
+
+    The ledger tells where the client's prompts are (`adds`, `ended`) and what happened to them that no
+    server said (`synthesise`). Prompts whose start a server tells of are the client's too: only its own
+    connection hears that.
+    """
+
+    def __init__(
+        self,
+        client_id: str,
+        home: Backend | None,
+        now: float,
+        *,
+        note: Note,
+        unsure: Unsure,
+        queued: Callable[[], int],
+    ) -> None:
+        super().__init__(client_id, home, note=note, unsure=unsure)
+        self._queued = queued
+        self._stage = Stage()
+        self._running: dict[Backend, Story] = {}
+        self._over: OrderedDict[str, None] = OrderedDict()
+        self._flags: bytes | None = None
+        self._flags_since = inf
+        self._has_spoken = False
+        self._status_due = False
+        self._status_at = -inf
+        self._status_value = -1
+        self._used = now
+        self._home_until = -inf
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether the client has a WebSocket open."""
+        return self._stage.client is not None
+
+    def attach(self, client: Client, now: float) -> None:
+        """A WebSocket of the client is open: greet it, tell it what it missed, go on with what runs."""
+        self._stage.attach(client)
+        self._has_spoken = False
+        self._flags_since = inf
+        self._used = now
+        self._status_value = self._count()
+        self._status_at = now
+        self._stage.say(Frame(status(self._status_value, self.client_id)))
+        self._stage.catch_up()
+        self._review(now)
+
+    def detach(self, client: Client, now: float) -> None:
+        """That WebSocket is gone; if another has taken its place, nothing changes."""
+        if self._stage.client is client:
+            self._stage.detach()
+            self._used = now
+            self._home_until = now + HOME_GRACE
+            self._review(now)
+
+    def from_client(self, client: Client, payload: bytes, is_binary: bool, now: float) -> None:
+        """What a client says first may be its ``feature_flags``; nothing else counts, as with ComfyUI."""
+        if is_binary or self._has_spoken or client is not self._stage.client:
+            return
+        document = read_object(payload)
+        if document is None:
+            return
+        self._has_spoken = True
+        if document.get("type") == "feature_flags" and len(payload) <= MAX_FLAGS:
+            self._flags = payload
+            self._flags_since = now
+            self._stage.becomes_page()
+            for upstream in self._upstreams.values():
+                if upstream.flags is None:
+                    upstream.flags = payload
+                    upstream.send(payload, False)
+            self._answer_flags(now)
+
+    def opened(self, backend: Backend, send: Send, now: float) -> None:
+        """The connection to ``backend`` is open: it is told the client's features at once."""
+        super().opened(backend, send, now)
+        if self._flags is not None:
+            self._upstreams[backend].flags = self._flags
+            send(self._flags, False)
+
+    def from_backend(self, backend: Backend, payload: bytes, is_binary: bool, now: float) -> None:
+        """Pass on what the client is to see of it."""
+        if is_binary:
+            self._binary(backend, payload)
+            return
+        document = read_object(payload)
+        if document is None:
+            return
+        kind, data = document.get("type"), document.get("data")
+        if kind == "status":
+            self._status_came(backend, now)
+            self._status_due = True
+            self._say_status(now)
+        elif isinstance(kind, str) and isinstance(data, dict):
+            if kind == "feature_flags":
+                self._flags_came(backend, payload, data, now)
+            else:
+                self._event(backend, kind, data, payload, now)
+        self._note(backend, document)
+
+    def adds(self, backend: Backend, prompt_id: str, now: float) -> None:
+        """A prompt of this client is on ``backend``, and nowhere else; what it said elsewhere is void."""
+        story = self._stage.story(prompt_id)
+        if story.is_over or (story.has_begun and self._places.get(prompt_id) is not backend):
+            self._stands_still(story)
+            self._stage.starts_over(story)
+        self._used = now
+        super().adds(backend, prompt_id, now)
+
+    def ended(self, prompt_id: str, now: float) -> None:
+        """That prompt has ended or is gone.
+
+        What a client waits for is said if it was not: one that has begun gets its last event.
+        """
+        story = self._stage.stories.get(prompt_id)
+        if story is not None and not story.is_over:
+            if not story.has_begun:
+                self._stage.drop(story)
+            elif story.ending:
+                # Its last event is on its way; `due` does not wait for it for ever.
+                return
+            else:
+                self._ends(story, now)
+        super().ended(prompt_id, now)
+        self._say_status(now)
+
+    def synthesise(self, events: Iterable[Document], now: float) -> None:
+        """Take these (``{"type": ..., "data": {"prompt_id": ...}}``) as said by the servers of their prompts.
+
+        `execution_error` and `executing` without a node, in that order, end a prompt that died with its
+        server.
+        """
+        for document in events:
+            data = document["data"]
+            payload = event(document["type"], data)
+            self._take(self._stage.story(data["prompt_id"]), document["type"], data, payload, now)
+
+    def lost(self, backend: Backend, why: str, now: float) -> None:
+        """The connection is gone; what was said over it stands."""
+        super().lost(backend, why, now)
+
+    def due(self, now: float) -> None:
+        """Time has passed."""
+        for story in list(self._stage.stories.values()):
+            if story.ending and not story.is_over and now - story.ended_at >= SILENCE:
+                self._ends(story, now)
+        self._renew_flags(now)
+        self._answer_flags(now)
+        self._say_status(now)
+        self._stage.repeat(now)
+        super().due(now)
+
+    def is_over(self, now: float) -> bool:
+        """Whether the client has been gone for long enough and has nothing left to run."""
+        if self._stage.client is not None or self._places:
+            return False
+        return now - self._used >= (LINGER_UNTOLD if self._stage.stories else LINGER)
+
+    def _needs_home(self, now: float) -> bool:
+        return self._stage.client is not None or now < self._home_until
+
+    # Events of prompts
+
+    def _event(self, backend: Backend, kind: str, data: Document, payload: bytes, now: float) -> None:
+        story = self._story_of(backend, kind, data, now)
+        if story is not None:
+            self._take(story, kind, data, payload, now)
+            if story.has_begun and not story.is_over:
+                self._running[backend] = story
+        elif backend is self.home and kind not in _KEYED and not isinstance(data.get("prompt_id"), str):
+            self._stage.say(Frame(payload))
+
+    def _story_of(self, backend: Backend, kind: str, data: Document, now: float) -> Story | None:
+        """The story that a message of ``backend`` belongs to, if it is one of this client's."""
+        prompt_id = data.get("prompt_id")
+        if not isinstance(prompt_id, str):
+            return self._story_without_id(backend, kind, data)
+        place = self._places.get(prompt_id)
+        if place is not backend and 0 < len(prompt_id) <= MAX_ID:
+            if kind == "execution_start" or (place is None and self._is_addressed(kind, data, prompt_id)):
+                self.adds(backend, prompt_id, now)
+            else:
+                return None
+        return self._stage.story(prompt_id)
+
+    def _is_addressed(self, kind: str, data: Document, prompt_id: str) -> bool:
+        """Whether only the client that has this prompt can have been told, and it is none that ended."""
+        if prompt_id in self._over:
+            return False
+        return kind in _ADDRESSED or (kind == "executing" and data.get("node") is not None)
+
+    def _story_without_id(self, backend: Backend, kind: str, data: Document) -> Story | None:
+        """A message that does not say its prompt may be about the one that runs there.
+
+        ``executing`` on a new connection is. What node packs send is if it names the node at work; else it
+        goes to everybody, and comes over every connection.
+        """
+        story = self._running.get(backend)
+        if story is None or kind == "executing":
+            return story
+        return story if story.node is not None and story.node in _names(data) else None
+
+    def _take(self, story: Story, kind: str, data: Document, payload: bytes, now: float) -> None:
+        """``story`` goes on by one event."""
+        stage = self._stage
+        if kind == "execution_start":
+            if story.has_begun:
+                stage.starts_over(story)
+            story.begin(payload, now)
+            stage.passes(story, Frame(payload))
+            return
+        if not story.has_begun:
+            story.begin(None, now)
+        if kind == "executing":
+            self._executing(story, data, payload, now)
+        elif kind in ENDINGS:
+            story.end(payload, kind, data, now)
+            stage.passes(story, Frame(payload))
+        elif kind in _KEYED:
+            frame = Frame(payload, key=(kind, story.prompt_id, str(data.get("node"))))
+            if kind == "progress":
+                story.progress = frame
+            else:
+                story.state = frame
+            stage.passes(story, frame)
+        elif kind == "execution_cached":
+            story.cached = payload
+            stage.passes(story, Frame(payload))
+        else:
+            stage.keeps(story, Frame(payload))
+
+    def _executing(self, story: Story, data: Document, payload: bytes, now: float) -> None:
+        node = data.get("node")
+        if node is None:
+            self._ends(story, now)
+            return
+        if "prompt_id" not in data:
+            shown = data.get("display_node", node)
+            about = {"node": str(node)[:MAX_ID], "display_node": str(shown)[:MAX_ID]}
+            payload = event("executing", about | {"prompt_id": story.prompt_id})
+        story.goes_to(str(node), payload)
+        self._stage.passes(story, Frame(payload))
+
+    def _ends(self, story: Story, now: float) -> None:
+        """The server of ``story`` is through with it."""
+        self._stands_still(story)
+        self._over[story.prompt_id] = None
+        if len(self._over) > _MAX_OVER:
+            self._over.popitem(last=False)
+        last = event("executing", {"node": None, "prompt_id": story.prompt_id})
+        self._stage.ends(story, Frame(last), now)
+        self._used = now
+        super().ended(story.prompt_id, now)
+
+    def _stands_still(self, story: Story) -> None:
+        for backend in [backend for backend, one in self._running.items() if one is story]:
+            del self._running[backend]
+
+    def _binary(self, backend: Backend, payload: bytes) -> None:
+        message = read_binary(payload, self._places)
+        prompt_id = None if message is None else message.prompt_id
+        story = self._running.get(backend)
+        if prompt_id is not None:
+            story = self._stage.stories.get(prompt_id) if self._places.get(prompt_id) is backend else None
+        if isinstance(message, ProgressText):
+            if story is not None:
+                self._stage.keeps_text(story, message)
+        elif isinstance(message, Preview):
+            self._preview(story, message)
+        elif self._stage.is_shown(story) if story is not None else backend is self.home:
+            self._stage.say(Frame(payload, True))
+
+    def _preview(self, story: Story | None, preview: Preview) -> None:
+        if story is None or not story.has_begun:
+            return
+        if preview.frame.is_picture and not self._stage.is_page:
+            self._stage.keeps(story, preview.frame)
+        elif self._stage.is_shown(story):
+            self._stage.say(preview.frame)
+
+    # What is about no prompt
+
+    def _flags_came(self, backend: Backend, payload: bytes, data: Document, now: float) -> None:
+        upstream = self._upstreams.get(backend)
+        if upstream is not None:
+            upstream.features = (payload, data)
+            self._answer_flags(now)
+
+    def _answer_flags(self, now: float) -> None:
+        """Say once for each connection of the client what the servers support, as the home says it."""
+        if self._flags_since == inf:
+            return
+        answers = {backend: one.features for backend, one in self._upstreams.items() if one.features}
+        answer = None if self.home is None else answers.get(self.home)
+        if answer is None and now - self._flags_since >= ANSWER_AFTER:
+            answer = next(iter(answers.values()), None)
+        if answer is not None:
+            payload, features = answer
+            self._flags_since = inf
+            self._stage.texts_name_prompts = features.get("supports_progress_text_metadata") is True
+            self._stage.say(Frame(payload))
+
+    def _renew_flags(self, now: float) -> None:
+        """A server hears what its client supports once for each connection: if that changed, have a new
+        one."""
+        for backend, upstream in self._upstreams.items():
+            if upstream.flags not in (None, self._flags) and not self._work[backend]:
+                upstream.flags = None
+                self._reopen(backend, now)
+
+    def _count(self) -> int:
+        return max(0, self._queued())
+
+    def _say_status(self, now: float) -> None:
+        """Say how much is queued, if that is news: not too often, but at once that nothing is left."""
+        if self._stage.client is None:
+            self._status_due = False
+            return
+        value = self._count()
+        is_news = value != self._status_value
+        is_time = now - self._status_at >= STATUS_INTERVAL or (is_news and not value)
+        if is_time and (is_news or self._status_due):
+            self._status_due = False
+            self._status_at = now
+            self._status_value = value
+            self._stage.say(Frame(status(value), key="status"))
+
+
+def _names(data: Document) -> list[object]:
+    """The values of a message that can be the id of a node."""
+    return [str(value) for value in data.values() if isinstance(value, str | int)]

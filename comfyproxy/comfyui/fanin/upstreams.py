@@ -1,0 +1,175 @@
+"""Which servers a session should be connected to, and what is known of the connections."""
+
+from collections import Counter
+from collections.abc import Callable
+from math import inf
+
+from comfyproxy.comfyui.wire import Document
+from comfyproxy.core.balancing.backend import Backend
+
+Send = Callable[[bytes, bool], None]
+"""Sends a message: the payload, and whether it is binary."""
+
+Note = Callable[[Backend, Document], None]
+"""Is told of every JSON message of a backend."""
+
+Unsure = Callable[[Backend], None]
+"""Is told that events of a backend may have been missed: what its prompts do is to be asked for."""
+
+LINGER = 30.0
+"""Seconds that a connection is kept after its last prompt: the next one may be near."""
+
+PATIENCE = 2.0
+"""Seconds in which a server says ``status`` after it has taken a prompt; one that has not sends our events to
+another connection."""
+
+REOPENING = 10.0
+"""Seconds to wait for the end of a connection that is to be opened anew, at most."""
+
+MAX_REST = 60.0
+"""Seconds between two attempts at a connection that goes deaf again and again, at most."""
+
+
+class Upstream:
+    """An open connection. ``heard`` is when its last ``status`` came, ``deadline`` when one must have come.
+
+    ``flags`` is what the server was told of the client's features, ``features`` what it answered, as
+    it came and as read.
+    """
+
+    __slots__ = ("deadline", "features", "flags", "heard", "send")
+
+    def __init__(self, send: Send) -> None:
+        self.send = send
+        self.heard = -inf
+        self.deadline = inf
+        self.flags: bytes | None = None
+        self.features: tuple[bytes, Document] | None = None
+
+
+class Upstreams:
+    """The side of a session that faces the servers (see `comfyproxy.core.balancing.operations.Session`).
+
+    ComfyUI keeps one connection for each client id. When a second one opens it is the second that gets the
+    events, and when either closes, neither does, while both look open (``websocket_handler`` in
+    ``server.py``). Another proxy with the same client does that to us. So after a prompt was taken, a
+    ``status`` has to come; where none does, the connection is deaf: `wanted` lacks that backend until the
+    connection has ended (`lost`), and then has it again.
+
+    ``note`` gets every JSON message. ``unsure`` is called when a connection that has prompts is lost or deaf,
+    and again when it is back.
+    """
+
+    def __init__(self, client_id: str, home: Backend | None, *, note: Note, unsure: Unsure) -> None:
+        self.client_id = client_id
+        self.home = home
+        self.wanted: frozenset[Backend] = frozenset()
+        self._note = note
+        self._unsure = unsure
+        self._upstreams: dict[Backend, Upstream] = {}
+        self._places: dict[str, Backend] = {}
+        self._work: Counter[Backend] = Counter()
+        self._kept_until: dict[Backend, float] = {}
+        self._resting: dict[Backend, float] = {}
+        self._deafness: Counter[Backend] = Counter()
+        self._missed: set[Backend] = set()
+
+    def moves_to(self, home: Backend | None, now: float) -> None:
+        """``home`` is the client's affinity backend from now on."""
+        self.home = home
+        self._review(now)
+
+    def reach(self, backend: Backend, now: float) -> None:
+        """There may soon be a prompt on ``backend``: it is wanted for a while."""
+        self._kept_until[backend] = now + LINGER
+        self._review(now)
+
+    def adds(self, backend: Backend, prompt_id: str, now: float) -> None:
+        """A prompt of this client is on ``backend``, and nowhere else."""
+        self._leave(prompt_id, now)
+        self._places[prompt_id] = backend
+        self._work[backend] += 1
+        self._review(now)
+
+    def ended(self, prompt_id: str, now: float) -> None:
+        """That prompt has ended or is gone."""
+        self._leave(prompt_id, now)
+        self._review(now)
+
+    def expects(self, backend: Backend, since: float, now: float) -> None:
+        """``backend`` must have sent a ``status`` since the time ``since``, or do so soon."""
+        upstream = self._upstreams.get(backend)
+        if upstream is not None and upstream.heard > -inf and upstream.heard < since:
+            upstream.deadline = min(upstream.deadline, now + PATIENCE)
+
+    def opened(self, backend: Backend, send: Send, now: float) -> None:
+        """The connection to ``backend`` is open."""
+        self._upstreams[backend] = Upstream(send)
+        if self._work[backend]:
+            self._missed.add(backend)
+
+    def lost(self, backend: Backend, why: str, now: float) -> None:
+        """It is gone, or could not be had."""
+        self._upstreams.pop(backend, None)
+        if backend in self._resting:
+            self._resting[backend] = now + min(MAX_REST, 2.0 ** self._deafness[backend] - 2)
+        self._doubt(backend)
+        self._review(now)
+
+    def is_greeted(self, backend: Backend) -> bool:
+        """Whether the first ``status`` has come over the present connection."""
+        upstream = self._upstreams.get(backend)
+        return upstream is not None and upstream.heard > -inf
+
+    def due(self, now: float) -> None:
+        """Look for connections that are deaf or not needed any more."""
+        for backend, upstream in list(self._upstreams.items()):
+            if upstream.deadline <= now:
+                self._deafness[backend] += 1
+                self._reopen(backend, now)
+        self._review(now)
+
+    def _status_came(self, backend: Backend, now: float) -> None:
+        upstream = self._upstreams.get(backend)
+        if upstream is None:
+            return
+        if upstream.deadline < inf:
+            del self._deafness[backend]
+        upstream.deadline = inf
+        is_first, upstream.heard = upstream.heard == -inf, now
+        if is_first and backend in self._missed:
+            self._missed.discard(backend)
+            self._unsure(backend)
+
+    def _reopen(self, backend: Backend, now: float) -> None:
+        self._upstreams[backend].deadline = inf
+        self._resting[backend] = now + REOPENING
+        self._doubt(backend)
+
+    def _doubt(self, backend: Backend) -> None:
+        if self._work[backend]:
+            self._missed.add(backend)
+            self._unsure(backend)
+
+    def _leave(self, prompt_id: str, now: float) -> None:
+        backend = self._places.pop(prompt_id, None)
+        if backend is not None:
+            self._kept_until[backend] = now + LINGER
+            self._work[backend] -= 1
+            if not self._work[backend]:
+                del self._work[backend]
+                self._missed.discard(backend)
+
+    def _needs_home(self, now: float) -> bool:
+        return False
+
+    def _review(self, now: float) -> None:
+        for times in (self._kept_until, self._resting):
+            for backend in [backend for backend, until in times.items() if until <= now]:
+                del times[backend]
+        wanted = self._work.keys() | self._kept_until.keys()
+        if self.home is not None and self._needs_home(now):
+            wanted.add(self.home)
+        wanted -= self._resting.keys()
+        if wanted != self.wanted:
+            self.wanted = frozenset(wanted)
