@@ -211,7 +211,7 @@ class Question(Asking):
         if max(len(self._body), head.body) > self._ask.limit:
             self._end(Outcome.ANSWERED)
             why = f"its answer is larger than {self._ask.limit} octets"
-            self._done(Reply(self.backend, why=why))
+            self._done(Reply(self.backend, why=why, was_too_long=True))
         elif complete:
             self._end(Outcome.ERRED if head.status in FAILED_STATUSES else Outcome.ANSWERED)
             self._done(Reply(self.backend, head, bytes(self._body)))

@@ -41,8 +41,9 @@ class Ask:
 class Reply:
     """What came of an `Ask`: an answer with its whole body, or none.
 
-    ``head`` is ``None`` where there was no complete answer; then ``why`` says in a few words what happened, and
-    ``was_sent`` whether the backend may have seen the request.
+    ``head`` is ``None`` where there was no complete answer; then ``why`` says in a few words what happened,
+    ``was_sent`` whether the backend may have seen the request, and ``was_too_long`` whether there was an answer,
+    but longer than the `Ask` allows.
     """
 
     backend: Backend
@@ -50,6 +51,7 @@ class Reply:
     body: bytes = b""
     why: str = ""
     was_sent: bool = True
+    was_too_long: bool = False
 
     @property
     def status(self) -> int:
