@@ -16,40 +16,13 @@ import aiohttp
 import pytest
 import requests
 import websockets.sync.client
-from real_peers.comfyui import ScriptClient, output_images, script_client
+from real_peers.comfyui import output_images, script_client
 from real_peers.pools import Pool
 from real_peers.proxy import DIRECT, websocket_url
-from real_peers.screen import Screen
-from real_peers.workflows import Workflow, unique
+from real_peers.screen import Screen, start, watch
+from real_peers.workflows import unique
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(60)]
-
-
-async def watch(client: ScriptClient, screen: Screen, *prompt_ids: str) -> None:
-    """Read events until each of these prompts has ended, and what they end with has arrived."""
-    while not set(prompt_ids) <= set(screen.idle):
-        screen.see(await client.next_event())
-
-
-async def start(client: ScriptClient, screen: Screen, workflow: Workflow) -> str:
-    """Queue a workflow and wait until it runs."""
-    prompt_id = await client.queue(workflow)
-    while screen.active != prompt_id:
-        screen.see(await client.next_event())
-    return prompt_id
-
-
-async def get(client: ScriptClient, path: str) -> Any:
-    """The JSON of an answer that must be 200."""
-    async with client.session.get(f"{client.url}{path}") as response:
-        assert response.status == 200, await response.text()
-        return await response.json()
-
-
-async def post(client: ScriptClient, path: str, body: object = None) -> None:
-    """POST it; the answer must be 200."""
-    async with client.session.post(f"{client.url}{path}", json=body) as response:
-        assert response.status == 200, await response.text()
 
 
 def run_official_script(pool: Pool, colour: int) -> tuple[str, bytes]:
@@ -99,7 +72,7 @@ async def test_eight_prompts_of_one_client_use_all_servers_and_are_shown_one_aft
 
         assert screen.ended == dict.fromkeys(prompts, "execution_success")
         assert screen.greetings == 0, "the first status, which the client has read already, is the only one"
-        history = await get(client, "/history")
+        history = await client.get("/history")
         for prompt_id, colour in prompts.items():
             [image] = output_images(history[prompt_id])
             assert screen.pictures[prompt_id] == [image]
@@ -118,23 +91,23 @@ async def test_long_jobs_run_on_all_servers_at_the_same_time_and_the_lists_show_
         await start(client, screen, pool.long())
         await asyncio.gather(*(client.queue(pool.long()) for _ in range(2 * count - 1)))
         deadline = time.monotonic() + 10
-        while len((queue := await get(client, "/queue"))["queue_running"]) < count:
+        while len((queue := await client.get("/queue"))["queue_running"]) < count:
             assert time.monotonic() < deadline, "servers stay idle while prompts wait"
             await asyncio.sleep(0.05)
         rows = queue["queue_running"] + queue["queue_pending"]
         prompt_ids = {row[1] for row in rows}
         assert len(rows) == len(prompt_ids)
         assert all(row[3]["client_id"] == client.client_id for row in rows)
-        assert (await get(client, "/prompt"))["exec_info"]["queue_remaining"] in (len(rows), len(rows) - 1)
+        assert (await client.get("/prompt"))["exec_info"]["queue_remaining"] in (len(rows), len(rows) - 1)
 
         for row in queue["queue_pending"]:
-            await post(client, "/queue", {"delete": [row[1]]})
+            await client.post("/queue", {"delete": [row[1]]})
         for row in queue["queue_running"]:
-            await post(client, "/interrupt", {"prompt_id": row[1]})
+            await client.post("/interrupt", {"prompt_id": row[1]})
         await watch(client, screen, *(row[1] for row in queue["queue_running"]))
         while screen.queue_remaining:
             screen.see(await client.next_event())
-        assert await get(client, "/queue") == {"queue_running": [], "queue_pending": []}
+        assert await client.get("/queue") == {"queue_running": [], "queue_pending": []}
 
 
 async def test_a_prompt_without_a_client_id_is_found_in_the_history_by_whoever_asks(
@@ -160,12 +133,12 @@ async def test_a_waiting_prompt_is_taken_from_the_queue_and_never_runs(pool: Poo
         running = [await start(client, screen, pool.long())]
         running += [await client.queue(pool.long()) for _ in pool.servers[1:]]
         waiting = await client.queue(pool.long())
-        await post(client, "/queue", {"delete": [waiting]})
+        await client.post("/queue", {"delete": [waiting]})
         for prompt_id in running:
-            await post(client, "/interrupt", {"prompt_id": prompt_id})
+            await client.post("/interrupt", {"prompt_id": prompt_id})
         await watch(client, screen, *running)
-        assert await get(client, "/queue") == {"queue_running": [], "queue_pending": []}
-        assert await get(client, f"/history/{waiting}") == {}
+        assert await client.get("/queue") == {"queue_running": [], "queue_pending": []}
+        assert await client.get(f"/history/{waiting}") == {}
         assert waiting not in screen.ended
 
 
@@ -176,7 +149,7 @@ async def test_an_interrupt_without_an_id_stops_what_the_client_runs_and_nothing
         screens = Screen(), Screen()
         interrupted = await start(impatient, screens[0], pool.long())
         undisturbed = await start(patient, screens[1], pool.long())
-        await post(impatient, "/interrupt")
+        await impatient.post("/interrupt")
         await watch(impatient, screens[0], interrupted)
         await watch(patient, screens[1], undisturbed)
         assert screens[0].ended == {interrupted: "execution_interrupted"}
@@ -192,15 +165,15 @@ async def test_clearing_the_queue_leaves_the_prompts_of_others(pool: Pool) -> No
         running += [await one.queue(pool.long()) for _ in pool.servers[1:]]
         kept = await other.queue(pool.long())
         cleared = await one.queue(pool.long())
-        await post(one, "/queue", {"clear": True})
-        waiting = {row[1] for row in (await get(one, "/queue"))["queue_pending"]}
+        await one.post("/queue", {"clear": True})
+        waiting = {row[1] for row in (await one.get("/queue"))["queue_pending"]}
         assert cleared not in waiting
         for prompt_id in running:
-            await post(one, "/interrupt", {"prompt_id": prompt_id})
+            await one.post("/interrupt", {"prompt_id": prompt_id})
         await watch(one, screens[0], *running)
         await watch(other, screens[1], kept)
         assert screens[1].ended == {kept: "execution_success"}
-        assert await get(one, f"/history/{cleared}") == {}
+        assert await one.get(f"/history/{cleared}") == {}
 
 
 async def test_what_is_put_in_front_runs_before_what_waits(pool: Pool) -> None:
@@ -212,7 +185,7 @@ async def test_what_is_put_in_front_runs_before_what_waits(pool: Pool) -> None:
         first = await client.queue(pool.long(0.5), front=True)
         await watch(client, screen, *running, first, last)
         assert set(screen.ended.values()) == {"execution_success"}
-        history = await get(client, "/history")
+        history = await client.get("/history")
         assert began(history[first]) < began(history[last])
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import aiohttp
 import requests
+import yarl
 
 from real_peers.installed import COMFYUI_MAIN, COMFYUI_PYTHON
 from real_peers.processes import ServerProcess, ServerProcesses, free_port
@@ -118,6 +119,28 @@ class ScriptClient:
             assert response.status == 200, answer
             prompt_id: str = answer["prompt_id"]
             return prompt_id
+
+    async def get(self, path: str) -> Any:
+        """The JSON of an answer that must be 200."""
+        async with self.session.get(yarl.URL(f"{self.url}{path}", encoded=True)) as response:
+            assert response.status == 200, f"GET {path}: {response.status} {await response.text()}"
+            return await response.json(content_type=None)
+
+    async def post(self, path: str, body: object = None) -> Any:
+        """POST JSON; returns that of an answer, which must be 200, or None if it has no body."""
+        async with self.session.post(yarl.URL(f"{self.url}{path}", encoded=True), json=body) as response:
+            text = await response.text()
+            assert response.status == 200, f"POST {path}: {response.status} {text}"
+            return json.loads(text) if text else None
+
+    async def upload(self, name: str, data: bytes, **fields: str) -> dict[str, str]:
+        """Upload a picture; returns how the server has named it."""
+        form = aiohttp.FormData(fields)
+        form.add_field("image", data, filename=name, content_type="image/png")
+        async with self.session.post(f"{self.url}/upload/image", data=form) as response:
+            assert response.status == 200, await response.text()
+            named: dict[str, str] = await response.json()
+            return named
 
     async def next_event(self) -> dict[str, Any]:
         """The next event that is JSON; binary ones (previews) are passed over."""

@@ -7,6 +7,9 @@ Events of two jobs among each other would make one job's end look like the other
 
 from typing import Any
 
+from real_peers.comfyui import ScriptClient
+from real_peers.workflows import Workflow
+
 _ENDS = {"execution_success", "execution_error", "execution_interrupted"}
 _OF_A_JOB = {"execution_cached", "executing", "executed", "progress", "progress_state"}
 
@@ -42,3 +45,17 @@ class Screen:
         if kind == "executing" and data["node"] is None:
             self.idle.append(prompt_id)
             self.active = None
+
+
+async def watch(client: ScriptClient, screen: Screen, *prompt_ids: str) -> None:
+    """Read events until each of these prompts has ended and the screen has become idle after it."""
+    while not set(prompt_ids) <= set(screen.idle):
+        screen.see(await client.next_event())
+
+
+async def start(client: ScriptClient, screen: Screen, workflow: Workflow) -> str:
+    """Queue a workflow and wait until it is shown; returns its prompt id."""
+    prompt_id = await client.queue(workflow)
+    while screen.active != prompt_id:
+        screen.see(await client.next_event())
+    return prompt_id
