@@ -1,0 +1,90 @@
+"""GET /queue of the pool: what runs and what waits on any server."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from comfyproxy.comfyui.merging.documents import is_number, read, write_list
+from comfyproxy.comfyui.merging.known import Known, Row, Status, known_row
+from comfyproxy.comfyui.merging.ownership import Sighting, believed
+from comfyproxy.core.balancing.backend import Backend
+from comfyproxy.core.balancing.operations import Reply
+
+_ROW_LENGTH = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """One prompt in a server's queue."""
+
+    backend: Backend
+    status: Status
+    row: Row
+
+    @property
+    def prompt_id(self) -> str:
+        """The prompt's id."""
+        return str(self.row[1])
+
+    @property
+    def sighting(self) -> Sighting:
+        """That this server has it."""
+        return Sighting(self.prompt_id, self.backend, self.status)
+
+
+def read_queue(reply: Reply) -> list[Queued] | None:
+    """The prompts in an answer to ``GET /queue``; ``None`` if it is none."""
+    document = read(reply)
+    if not isinstance(document, dict):
+        return None
+    return [
+        Queued(reply.backend, status, row[:_ROW_LENGTH])
+        for status, name in ((Status.IN_PROGRESS, "queue_running"), (Status.PENDING, "queue_pending"))
+        for row in _rows(document.get(name))
+    ]
+
+
+def merge_queue(
+    replies: Sequence[Reply],
+    known: Iterable[Known] = (),
+    asked: float = 0.0,
+    is_output: Callable[[str], bool] = lambda _class: False,
+) -> bytes:
+    """The answer to ``GET /queue``, made of those of the servers, who were asked at the time ``asked``.
+
+    ``known`` are the prompts of which the proxy knows. What waits is in the order of its numbers.
+    """
+    queues = {reply.backend: queue for reply in replies if (queue := read_queue(reply)) is not None}
+    found = [queued for queue in queues.values() for queued in queue]
+    records = {record.prompt_id: record for record in known}
+    whose = believed((queued.sighting for queued in found), records)
+    rows = {Status.IN_PROGRESS: [], Status.PENDING: []}  # type: dict[Status, list[Row]]
+    for queued in found:
+        if whose[queued.prompt_id] is queued.backend:
+            rows[queued.status].append(as_created(queued.row, records.get(queued.prompt_id)))
+    for record in records.values():
+        if record.prompt_id not in whose and not record.status.is_ended and record.is_missing(queues, asked):
+            rows[record.status].append(known_row(record, is_output))
+    for listed in rows.values():
+        listed.sort(key=lambda row: (row[0], row[3].get("create_time", 0)))
+    return b'{"queue_running":%b,"queue_pending":%b}' % (
+        write_list(rows[Status.IN_PROGRESS]),
+        write_list(rows[Status.PENDING]),
+    )
+
+
+def as_created(row: Row, record: Known | None) -> Row:
+    """``row`` with the time at which the prompt was created: a server says when it was given to it."""
+    if record is None:
+        return row
+    return [*row[:3], row[3] | {"create_time": record.create_time}, *row[4:]]
+
+
+def _rows(value: Any) -> Iterator[Row]:
+    """The rows that have the form of one."""
+    for row in value if isinstance(value, list) else ():
+        match row:
+            case [number, str(), dict(), dict() as extra, list(), *_] if is_number(number):
+                if not is_number(extra.get("create_time", 0)):
+                    del extra["create_time"]
+                yield row

@@ -1,0 +1,262 @@
+"""What waits, runs and has ended in a pool of ComfyUI servers, shown as one: operations behind these routes.
+
+Each asks the servers, waits for those that answer, and responds with what `comfyproxy.comfyui.merging` makes
+of it. Whatever happens to a server, the answer is a list: the page takes an error for an empty one.
+"""
+
+from collections.abc import Callable, Generator, Hashable, Iterable, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from comfyproxy.comfyui.merging.documents import BadQuery, read, write
+from comfyproxy.comfyui.merging.history import Ended, HistoryQuery, history_of, merge_history, read_history
+from comfyproxy.comfyui.merging.job_rows import ended_job_in_full, queued_job_in_full
+from comfyproxy.comfyui.merging.jobs import (
+    NOT_FOUND,
+    SPARE,
+    JobsQuery,
+    job_in_full,
+    make_jobs,
+    merge_jobs,
+    read_jobs,
+)
+from comfyproxy.comfyui.merging.known import Known
+from comfyproxy.comfyui.merging.outcomes import queue_info, sum_remaining
+from comfyproxy.comfyui.merging.queue import Queued, merge_queue, read_queue
+from comfyproxy.comfyui.merging.recent import Recent
+from comfyproxy.comfyui.wire import Document
+from comfyproxy.core.balancing.backend import Backend
+from comfyproxy.core.balancing.operations import Ask, Operation, Reply, Step
+from comfyproxy.core.balancing.routing import Respond
+
+TIMEOUT = 5.0
+"""Seconds for a list: a server that loads a model may take some of them, and the others' rows wait for it."""
+
+RETRY_JOBS = 60.0
+"""Seconds after which a server that had no ``/api/jobs`` is asked for it again: it may be a new one."""
+
+MIN_TAIL = 256
+"""Entries of a history to begin with, where only the latest of them are wanted."""
+
+Replies = tuple[Reply, ...]
+Steps = Generator[Step, Any, Any]
+
+
+class Views:
+    """The lists of one pool.
+
+    ``known`` gives what the proxy knows of prompts at the moment, ``is_output`` says of a node class whether
+    it makes outputs, and ``heard`` is shown each answer about prompts that have ended, for whoever wants to
+    know whose files these are. Of the operations ``backends`` are the servers to ask and ``query`` is that of
+    the request, without its question mark.
+    """
+
+    def __init__(
+        self,
+        known: Callable[[], Iterable[Known]],
+        is_output: Callable[[str], bool] = lambda _class: False,
+        heard: Callable[[Reply], None] = lambda _reply: None,
+    ) -> None:
+        self._known = known
+        self._is_output = is_output
+        self._heard = heard
+        self._recent = Recent()
+        self._without_jobs: dict[Backend, float] = {}
+
+    def changed(self) -> None:
+        """Something happened to some prompt, or somebody asked for something to happen."""
+        self._recent.changed()
+
+    def queue(self, backends: Sequence[Backend], now: float) -> Operation:
+        """GET /queue."""
+
+        def fetch() -> Steps:
+            replies = yield from _ask_all(backends, b"/queue")
+            return merge_queue(replies, self._known(), now, self._is_output)
+
+        return self._answer(("queue",), fetch, now)
+
+    def remaining(self, backends: Sequence[Backend], now: float) -> Operation:
+        """GET /prompt, counting the prompts of all."""
+
+        def fetch() -> Steps:
+            replies = yield from _ask_all(backends, b"/prompt")
+            return queue_info(sum_remaining(replies, self._known()))
+
+        return self._answer(("prompt",), fetch, now)
+
+    def history(self, backends: Sequence[Backend], query: bytes, now: float) -> Operation:
+        """GET /history."""
+        try:
+            wanted = HistoryQuery.parse(query)
+        except BadQuery as error:
+            return _refuse(error)
+
+        def fetch() -> Steps:
+            replies = yield from self._histories(backends, wanted)
+            return merge_history(replies, wanted, self._known(), self._is_output)
+
+        return self._answer(("history", wanted), fetch, now)
+
+    def history_of(self, backends: Sequence[Backend], prompt_id: str, now: float) -> Operation:
+        """GET /history/{prompt_id}; ``backends`` is who has it, if that is known, else all."""
+
+        def fetch() -> Steps:
+            replies = yield from self._entries(backends, prompt_id)
+            return history_of(prompt_id, replies, self._records(), self._is_output)
+
+        return self._answer(None, fetch, now)
+
+    def jobs(self, backends: Sequence[Backend], query: bytes, now: float) -> Operation:
+        """GET /api/jobs."""
+        try:
+            wanted = JobsQuery.parse(query)
+        except BadQuery as error:
+            return _refuse(error)
+
+        def fetch() -> Steps:
+            pages = yield from self._pages(backends, wanted, now)
+            return merge_jobs(pages, wanted, self._known(), now)
+
+        return self._answer(("jobs", wanted), fetch, now)
+
+    def job(self, backends: Sequence[Backend], prompt_id: str, now: float) -> Operation:
+        """GET /api/jobs/{id}; ``backends`` is who has it, if that is known, else all."""
+        target = b"/api/jobs/" + quote(prompt_id, safe="", errors="replace").encode()
+        modern, old = self._by_age(backends, now)
+        replies: Replies = yield from _ask_all(modern, target)
+        found = [(reply.backend, job) for reply in replies if isinstance(job := read(reply), dict)]
+        for reply in replies:
+            self._heard(reply)
+        old += self._note_age(replies, now)
+        found += yield from self._made(old, prompt_id)
+        body = job_in_full(prompt_id, found, self._records())
+        return Respond(404, NOT_FOUND) if body is None else Respond(200, body)
+
+    def _answer(self, key: Hashable, fetch: Callable[[], Steps], now: float) -> Operation:
+        """Respond with what is recent of ``key``, or else with what ``fetch`` brings."""
+        body = None if key is None else self._recent.get(key, now)
+        if body is None:
+            version = self._recent.version
+            body = yield from fetch()
+            if key is not None:
+                self._recent.put(key, body, version, now)
+        return Respond(200, body)
+
+    def _records(self) -> dict[str, Known]:
+        return {record.prompt_id: record for record in self._known()}
+
+    def _histories(self, backends: Sequence[Backend], wanted: HistoryQuery) -> Steps:
+        """The answers of all to ``wanted``; of a history that is too long to be read, its latest entries."""
+        replies = list((yield from _ask_all(backends, wanted.target)))
+        long = [reply.backend for reply in replies if reply.was_too_long]
+        if long:
+            replies += yield from _ask_all(long, HistoryQuery(MIN_TAIL).target)
+        for reply in replies:
+            self._heard(reply)
+        return replies
+
+    def _entries(self, backends: Sequence[Backend], prompt_id: str) -> Steps:
+        replies = yield from _ask_all(
+            backends, b"/history/" + quote(prompt_id, safe="", errors="replace").encode()
+        )
+        for reply in replies:
+            self._heard(reply)
+        return replies
+
+    def _by_age(self, backends: Sequence[Backend], now: float) -> tuple[list[Backend], list[Backend]]:
+        """Those who may have ``/api/jobs``, and those who have not."""
+        self._without_jobs = {one: until for one, until in self._without_jobs.items() if now < until}
+        modern = [backend for backend in backends if backend not in self._without_jobs]
+        return modern, [backend for backend in backends if backend in self._without_jobs]
+
+    def _note_age(self, replies: Replies, now: float) -> list[Backend]:
+        """Those who answered as a server does that does not know the route."""
+        old = [reply.backend for reply in replies if reply.status in (404, 405) and not _is_refusal(reply)]
+        self._without_jobs.update(dict.fromkeys(old, now + RETRY_JOBS))
+        return old
+
+    def _pages(self, backends: Sequence[Backend], wanted: JobsQuery, now: float) -> Steps:
+        spare = min(SPARE, sum(1 for _ in self._known()))
+        modern, old = self._by_age(backends, now)
+        replies: Replies = yield from _ask_all(modern, wanted.target(spare))
+        for reply in replies:
+            self._heard(reply)
+        pages = [page for reply in replies if (page := read_jobs(reply)) is not None]
+        old += self._note_age(replies, now)
+        if old:
+            pages += yield from self._make_pages(old, wanted)
+        return pages
+
+    def _make_pages(self, backends: Sequence[Backend], wanted: JobsQuery) -> Steps:
+        """The jobs of servers without ``/api/jobs``.
+
+        The history is asked for after the queue: what ends between the two is in one of them at least.
+        """
+        queues: dict[Backend, list[Queued]] = {}
+        histories: dict[Backend, list[Ended]] = {}
+        if wanted.wants_queued:
+            for reply in (yield from _ask_all(backends, b"/queue")):
+                if (queue := read_queue(reply)) is not None:
+                    queues[reply.backend] = queue
+        if wanted.wants_ended:
+            histories = yield from self._tails(backends, wanted)
+        return [
+            make_jobs(backend, queues.get(backend, ()), histories.get(backend, ()), wanted)
+            for backend in backends
+            if backend in queues or backend in histories
+        ]
+
+    def _tails(self, backends: Sequence[Backend], wanted: JobsQuery) -> Steps:
+        """As much of each server's history as it takes to fill the page and know whether there is more."""
+        if wanted.limit is None or wanted.by_duration or not wanted.descending:
+            return _by_backend((yield from self._histories(backends, HistoryQuery())))
+        enough = wanted.offset + wanted.limit
+        size = max(MIN_TAIL, 2 * enough)
+        histories: dict[Backend, list[Ended]] = {}
+        while backends:
+            tails = _by_backend((yield from self._histories(backends, HistoryQuery(size))))
+            histories |= tails
+            backends = [
+                backend
+                for backend, tail in tails.items()
+                if len(tail) >= size and len(make_jobs(backend, (), tail, wanted).jobs) <= enough
+            ]
+            size *= 4
+        return histories
+
+    def _made(self, backends: Sequence[Backend], prompt_id: str) -> Steps:
+        """The job of that id of servers without ``/api/jobs``."""
+        found: list[tuple[Backend, Document]] = []
+        if not backends:
+            return found
+        for reply in (yield from _ask_all(backends, b"/queue")):
+            for queued in read_queue(reply) or ():
+                if queued.prompt_id == prompt_id:
+                    found.append((reply.backend, queued_job_in_full(queued.row, queued.status)))
+        for reply in (yield from self._entries(backends, prompt_id)):
+            for ended in read_history(reply) or ():
+                if ended.prompt_id == prompt_id:
+                    found.append((reply.backend, ended_job_in_full(prompt_id, ended.entry)))
+        return found
+
+
+def _ask_all(backends: Sequence[Backend], target: bytes) -> Steps:
+    if not backends:
+        return ()
+    replies: Replies = yield tuple(Ask(backend, b"GET", target, timeout=TIMEOUT) for backend in backends)
+    return replies
+
+
+def _by_backend(replies: Iterable[Reply]) -> dict[Backend, list[Ended]]:
+    return {reply.backend: found for reply in replies if (found := read_history(reply)) is not None}
+
+
+def _is_refusal(reply: Reply) -> bool:
+    """Whether a 404 is ComfyUI's for a job, and not that of a server which knows no jobs."""
+    return reply.body.lstrip().startswith(b"{")
+
+
+def _refuse(error: BadQuery) -> Operation:
+    yield from ()
+    return Respond(400, write({"error": str(error)}) or b"{}")
