@@ -160,6 +160,10 @@ class Callers:
             return True
         return caller.kind is Kind.ADDRESS and self._places.get(owner) == caller.fingerprint
 
+    def place_of(self, owner: str) -> str:
+        """The fingerprint of the address at which the script ``owner`` was last seen; empty if unknown."""
+        return self._places.get(owner, "")
+
     def mint(self, caller: Caller) -> str:
         """A client id for a WebSocket of ``caller`` that has none."""
         return mint_client_id(caller.fingerprint, self._random)

@@ -11,7 +11,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
 from comfyproxy.core.http.http1 import RequestHead, ResponseHead
@@ -27,15 +27,61 @@ _ANNOTATED = re.compile(r"(.*?)(?: \[(input|output|temp)\])?", re.DOTALL)
 _VIEWS = frozenset((b"/view", b"/api/view", b"/viewvideo", b"/api/viewvideo"))
 
 
+class FileRef(NamedTuple):
+    """A file as requests name it: a folder (``input``, ``output`` or ``temp``), where in it, and its name."""
+
+    kind: str
+    subfolder: str
+    name: str
+
+    @property
+    def key(self) -> str:
+        """What stands for it in tables."""
+        return _key(*self)
+
+    @property
+    def path(self) -> str:
+        """Where in its folder it is."""
+        return f"{self.subfolder}/{self.name}" if self.subfolder else self.name
+
+    @property
+    def text(self) -> str:
+        """How an input of a node names it."""
+        return f"{self.path} [{self.kind}]"
+
+
 def file_named(head: RequestHead) -> str | None:
     """The file that ``head`` asks for, as a key; ``None`` if it asks for none by name."""
     if head.path not in _VIEWS or head.method not in (b"GET", b"HEAD"):
         return None
-    query = parse_qs(head.target.partition(b"?")[2].decode("latin-1"), encoding="utf-8", errors="replace")
+    file = file_in_query(head.target)
+    return None if file is None else file.key
+
+
+def file_in_query(target: bytes) -> FileRef | None:
+    """The file that a view of ``target`` shows; ``None`` if there is no ``filename``."""
+    query = parse_qs(target.partition(b"?")[2].decode("latin-1"), encoding="utf-8", errors="replace")
     filename = query.get("filename", [""])[0]
     if not filename:
         return None
-    return _key(query.get("type", ["output"])[0], query.get("subfolder", [""])[0], filename)
+    return FileRef(query.get("type", ["output"])[0], query.get("subfolder", [""])[0], filename)
+
+
+def file_in_text(value: str) -> FileRef:
+    """The file that ``value`` names where it is an input of a node: ``name``, ``subfolder/name`` or
+    ``name [output]`` (``folder_paths.py``, ``annotated_filepath``)."""
+    match = _ANNOTATED.fullmatch(value)
+    path, kind = match.groups() if match else (value, None)
+    subfolder, _, name = path.rpartition("/")
+    return FileRef(kind or "input", subfolder, name)
+
+
+def file_in_object(found: dict[str, Any]) -> FileRef | None:
+    """The file that an output of a node names; ``None`` if it names none."""
+    kind, subfolder, name = found.get("type", "output"), found.get("subfolder", ""), found.get("filename")
+    if isinstance(name, str) and name and isinstance(kind, str) and isinstance(subfolder, str):
+        return FileRef(kind, subfolder, name)
+    return None
 
 
 def is_upload(head: RequestHead) -> bool:
@@ -44,20 +90,13 @@ def is_upload(head: RequestHead) -> bool:
 
 
 def files_wanted(document: dict[str, Any]) -> Iterator[str]:
-    """The files that the prompt of a submission may load, as keys: every text that is an input of a node.
-
-    They are written ``name``, ``subfolder/name`` or ``name [output]`` (``folder_paths.py``,
-    ``annotated_filepath``).
-    """
+    """The files that the prompt of a submission may load, as keys: every text that is an input of a node."""
     nodes = document.get("prompt")
     for node in nodes.values() if isinstance(nodes, dict) else ():
         inputs = node.get("inputs") if isinstance(node, dict) else None
         for value in inputs.values() if isinstance(inputs, dict) else ():
             if isinstance(value, str) and 0 < len(value) <= MAX_NAME:
-                match = _ANNOTATED.fullmatch(value)
-                path, kind = match.groups() if match else (value, None)
-                subfolder, _, name = path.rpartition("/")
-                yield _key(kind or "input", subfolder, name)
+                yield file_in_text(value).key
 
 
 def files_told(head: ResponseHead, body: bytes) -> Iterator[str]:

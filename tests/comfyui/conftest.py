@@ -1,7 +1,11 @@
 """Request heads, pools, and what an exchange does with a router, without any bytes moving."""
 
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from email.utils import formatdate
+from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -9,10 +13,13 @@ from comfyproxy.comfyui.router import make_router
 from comfyproxy.core.balancing.backend import Backend, Lease
 from comfyproxy.core.balancing.balancer import Balancer
 from comfyproxy.core.balancing.changes import diff
+from comfyproxy.core.balancing.operations import Ask, AskAddress, Operation, Reply
 from comfyproxy.core.balancing.pool import Pool
 from comfyproxy.core.balancing.routing import NeedBody, Pin, Refuse, Rewrite
 from comfyproxy.core.configuration.addresses import parse_addresses
-from comfyproxy.core.http.http1 import RequestHead, parse_request_head
+from comfyproxy.core.http.http1 import RequestHead, parse_request_head, parse_response_head
+from comfyproxy.demo.files import Files, StoredFile
+from comfyproxy.demo.multipart import parse_form
 
 SERVERS = "http://server[1-3]:8188"
 
@@ -105,6 +112,88 @@ class Proxy:
             if not failed or (isinstance(decision, Pin) and decision.strict):
                 return Sent(placed, rewrite or Rewrite(), Refuse(503, "") if failed else None, pinned)
             lease = self.balancer.choose(placed)
+
+
+class FileServers:
+    """The files of the servers of a pool, which answer what an operation asks about them.
+
+    ``asked`` has what each was asked, ``silent`` those who do not answer, ``full`` those who take no uploads.
+    """
+
+    def __init__(self, pool: Pool, now: float = 1_700_000_000.0) -> None:
+        self.files = {backend: Files() for backend in pool.backends}
+        self.now = now
+        self.asked: list[Ask] = []
+        self.silent: set[Backend] = set()
+        self.full: set[Backend] = set()
+
+    def put(self, backend: Backend, name: str, data: bytes, kind: str = "input", subfolder: str = "") -> None:
+        """Let ``backend`` have that file, made a second after the last one."""
+        self.now += 1
+        self.files[backend].save(kind, subfolder, name, data, self.now)
+
+    def data(self, backend: Backend, name: str, kind: str = "input", subfolder: str = "") -> bytes | None:
+        """What is in that file of ``backend``."""
+        found = self.files[backend].find(kind, subfolder, name)
+        return None if found is None else found.data
+
+    def run(self, operation: Operation, address: bytes = b"192.0.2.1") -> Any:
+        """Carry ``operation`` out and return what it returns."""
+        answer: Any = None
+        while True:
+            try:
+                step = operation.send(answer)
+            except StopIteration as done:
+                return done.value
+            answer = self._answer(step, address)
+
+    def said(self, method: bytes) -> list[tuple[str, bytes]]:
+        """Who was asked by that method for what."""
+        return [(ask.backend.address.host, ask.target) for ask in self.asked if ask.method == method]
+
+    def _answer(self, step: Any, address: bytes) -> Any:
+        if isinstance(step, tuple):
+            return tuple(self._answer(one, address) for one in step)
+        if isinstance(step, AskAddress):
+            return address
+        assert isinstance(step, Ask)
+        self.asked.append(step)
+        if step.backend in self.silent:
+            return Reply(step.backend, why="it is silent", was_sent=False)
+        if step.method == b"POST":
+            return self._take(step)
+        path, _, query = step.target.decode().partition("?")
+        assert path == "/view"
+        said = {key: values[0] for key, values in parse_qs(query).items()}
+        stored = self.files[step.backend].find(said["type"], said.get("subfolder", ""), said["filename"])
+        if stored is None:
+            return self._reply(step, 404)
+        return self._reply(step, 200, stored.data if step.method == b"GET" else b"", stored)
+
+    def _take(self, step: Ask) -> Reply:
+        if step.backend in self.full:
+            return self._reply(step, 413)
+        form = parse_form(step.content_type.decode(), step.body)
+        image = form["image"]
+        assert image.filename is not None
+        said = {key: form[key].data.decode() for key in ("overwrite", "type", "subfolder")}
+        assert said["overwrite"] == "true"
+        self.put(step.backend, image.filename, image.data, said["type"], said["subfolder"])
+        body = {"name": image.filename, "subfolder": said["subfolder"], "type": said["type"]}
+        return self._reply(step, 200, json.dumps(body).encode())
+
+    def _reply(self, step: Ask, status: int, body: bytes = b"", stored: StoredFile | None = None) -> Reply:
+        fields = f"Content-Length: {len(body) if stored is None else len(stored.data)}\r\n"
+        if stored is not None:
+            fields += f"ETag: {stored.etag}\r\nLast-Modified: {formatdate(stored.modified, usegmt=True)}\r\n"
+        head = parse_response_head(f"HTTP/1.1 {status} X\r\n{fields}\r\n".encode(), step.method)
+        return Reply(step.backend, head, body[: step.limit])
+
+
+@pytest.fixture(scope="session")
+def make_file_servers() -> Callable[..., FileServers]:
+    """See `FileServers`."""
+    return FileServers
 
 
 @pytest.fixture(scope="session")
