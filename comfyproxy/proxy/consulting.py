@@ -62,6 +62,10 @@ class Consulting(RequestAttempts):
         """The fields of an answer with our request id, as the route's rules will have them."""
         raise NotImplementedError
 
+    def closed(self) -> None:
+        """The client's connection to its session is gone."""
+        raise NotImplementedError
+
     @property
     def client(self) -> bytes:
         """The address that the request is believed to come from."""

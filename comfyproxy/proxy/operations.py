@@ -37,7 +37,8 @@ _PENDING: Any = object()
 class Running:
     """An operation that is being carried out; ``done`` gets what it returns, or `FAILED`.
 
-    ``client`` is the address of who asked, and ``rules`` change the fields of its requests.
+    ``client`` is the address of who asked, and ``rules`` change the fields of its requests. ``is_background``
+    says that nobody asked, so it ends with its router.
     """
 
     def __init__(
@@ -48,9 +49,11 @@ class Running:
         done: Callable[[Any], None],
         client: bytes = b"",
         rules: HeaderRules | None = None,
+        is_background: bool = False,
     ) -> None:
         self.balancer = balancer
         self.client = client
+        self.is_background = is_background
         self.proxy = proxy
         self.rules = rules
         self._done = done

@@ -94,7 +94,7 @@ class Backlog:
     It keeps up to ``limit`` octets, `OVERHEAD` for each message included.
     """
 
-    def __init__(self, key: MessageKey, limit: int) -> None:
+    def __init__(self, key: MessageKey | None, limit: int) -> None:
         self.size = 0
         self._key = key
         self._limit = limit
@@ -103,9 +103,13 @@ class Backlog:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def keep(self, payload: bytes, is_binary: bool) -> bool:
-        """Let a message wait behind the others; ``False`` if that is more than may wait."""
-        key = self._key(payload, is_binary)
+    def keep(self, payload: bytes, is_binary: bool, key: Hashable | None = None) -> bool:
+        """Let a message wait behind the others; ``False`` if that is more than may wait.
+
+        Its ``key`` is given, or found by the one that this was made with.
+        """
+        if key is None and self._key is not None:
+            key = self._key(payload, is_binary)
         if key is None:
             key = object()
         elif (old := self._waiting.pop(key, None)) is not None:

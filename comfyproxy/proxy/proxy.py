@@ -20,6 +20,7 @@ from comfyproxy.core.http.trust import Trust, plain_address
 from comfyproxy.errors import BackendError
 from comfyproxy.proxy.accesslog import AccessLog
 from comfyproxy.proxy.admission import Admission
+from comfyproxy.proxy.background import Background
 from comfyproxy.proxy.connectors import Connector
 from comfyproxy.proxy.deadlines import Deadlines
 from comfyproxy.proxy.draining import ClientConnection, Draining
@@ -80,6 +81,7 @@ class Proxy:
         self.admission.adopt(self.limits)
         self.draining = False
         self.operations: set[Running] = set()
+        self.background = Background(self)
         self.name = b"comfyproxy-" + token_hex(4).encode()
         self.forwarding = forwarding
         self.trust(trusted)
@@ -97,6 +99,11 @@ class Proxy:
 
             self._sessions = Sessions(self)
         return self._sessions
+
+    @property
+    def has_sessions(self) -> bool:
+        """Whether there have been any."""
+        return self._sessions is not None
 
     def route_to(self, balancer: Balancer) -> Route | None:
         """The first route that leads to ``balancer``: what the proxy itself asks there goes by its rules."""
@@ -201,6 +208,7 @@ class Proxy:
         """Close every connection; done when nothing is left open and no timer runs."""
         for connection in tuple(self.connections):
             connection.transport.abortConnection()
+        self.background.stop()
         for operation in tuple(self.operations):
             operation.stop()
         if self._sessions is not None:

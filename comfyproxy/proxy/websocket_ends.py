@@ -15,9 +15,10 @@ a proxy must is here:
 """
 
 from codecs import getincrementaldecoder
+from collections.abc import Hashable
 from contextlib import suppress
 from math import inf
-from typing import Any
+from typing import Any, Protocol
 
 from autobahn.twisted.websocket import (
     WebSocketAdapterProtocol,
@@ -72,6 +73,19 @@ class _Silent:
     info = warn = error = failure = debug
 
 
+class Neighbour(Protocol):
+    """What an `End` passes on to: another `End`, or a session."""
+
+    def deliver(self, payload: bytes, is_binary: bool) -> None:
+        """A message has come."""
+
+    def hold(self, held: bool) -> None:
+        """Let no more messages come, or again."""
+
+    def close(self, code: int | None, reason: bytes | None = None) -> None:
+        """The peer has said goodbye, or is gone."""
+
+
 class End(WebSocketAdapterProtocol, WebSocketProtocol):  # type: ignore[misc]
     """One end: takes part in the protocol with its peer, and passes messages and goodbyes to ``other``.
 
@@ -95,7 +109,7 @@ class End(WebSocketAdapterProtocol, WebSocketProtocol):  # type: ignore[misc]
         self.utf8validateIncoming = False
         self.maxMessagePayloadSize = max_message + 1
         self.is_gone = False
-        self.other: End = self
+        self.other: Neighbour = self
         self._message: bytes | bytearray = b""
         self._text = getincrementaldecoder("utf-8")()
         self._backlog: Backlog | None = None
@@ -114,7 +128,7 @@ class End(WebSocketAdapterProtocol, WebSocketProtocol):  # type: ignore[misc]
     def join(
         self,
         transport: Transport,
-        other: "End",
+        other: Neighbour,
         deadlines: Deadlines,
         timeouts: Timeouts,
         backlog: Backlog | None,
@@ -232,14 +246,14 @@ class End(WebSocketAdapterProtocol, WebSocketProtocol):  # type: ignore[misc]
         if self.state != self.STATE_CONNECTING:
             self._out.write(data)
 
-    def deliver(self, payload: bytes, is_binary: bool) -> None:
-        """Send a message of the other peer, now or when there is room."""
+    def deliver(self, payload: bytes, is_binary: bool, key: Hashable | None = None) -> None:
+        """Send a message, now or when there is room; one that waits under its ``key`` gives way to it."""
         if self.state != self.STATE_OPEN or self._is_ending:
             return
         backlog = self._backlog
         if backlog is None or not (backlog or self._out.is_blocked):
             self._say(payload, is_binary)
-        elif not backlog.keep(payload, is_binary):
+        elif not backlog.keep(payload, is_binary, key):
             self._cut_off()
 
     def _say(self, payload: bytes, is_binary: bool) -> None:

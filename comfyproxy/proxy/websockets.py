@@ -40,6 +40,17 @@ MAX_MESSAGE = 128 * 1024 * 1024
 _OF_THIS_HOP = HOP_BY_HOP | {b"sec-websocket-accept"}
 
 
+def make_factories(reactor: Any) -> tuple[WebSocketServerFactory, WebSocketClientFactory]:
+    """What autobahn's ends towards clients and towards backends go by."""
+    # Autobahn takes the global reactor unless it is given one, and timers only if it is told to.
+    clients = WebSocketServerFactory(server=None, reactor=reactor)
+    backends = WebSocketClientFactory(reactor=reactor)
+    for factory in (clients, backends):
+        factory.setProtocolOptions(openHandshakeTimeout=0, closeHandshakeTimeout=0)
+    clients.setProtocolOptions(perMessageCompressionAccept=accept_deflate)
+    return clients, backends
+
+
 class Bridges:
     """Makes the bridges of one proxy.
 
@@ -49,12 +60,7 @@ class Bridges:
     def __init__(self, reactor: Any, max_message: int = MAX_MESSAGE, backlog: int = DRAIN_LIMIT) -> None:
         self.max_message = max_message
         self.backlog = backlog
-        # Autobahn takes the global reactor unless it is given one, and timers only if it is told to.
-        self.clients = WebSocketServerFactory(server=None, reactor=reactor)
-        self.backends = WebSocketClientFactory(reactor=reactor)
-        for factory in (self.clients, self.backends):
-            factory.setProtocolOptions(openHandshakeTimeout=0, closeHandshakeTimeout=0)
-        self.clients.setProtocolOptions(perMessageCompressionAccept=accept_deflate)
+        self.clients, self.backends = make_factories(reactor)
 
     def bridge(self, exchange: Exchange) -> "Bridge":
         """A bridge for one attempt of ``exchange`` at a backend."""

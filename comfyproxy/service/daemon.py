@@ -180,6 +180,7 @@ class ProxyService(MultiService):
             proxy.bridges = None
         if proxy.bridges is not None:
             proxy.bridges.max_message = config.limits.message
+        proxy.background.follow(self._routing.balancers)
 
     def _listen(self, proxy: Proxy, config: Config) -> None:
         factory: Factory = TCPListener(proxy) if config.tcp else HTTPListener(proxy)

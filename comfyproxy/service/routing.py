@@ -57,6 +57,11 @@ class Routing:
         """The balancer of ``pool``."""
         return self._balancers[_key(pool)]
 
+    @property
+    def balancers(self) -> tuple[Balancer, ...]:
+        """All that the routes lead to."""
+        return tuple(self._balancers.values())
+
     def watched(self, config: Config) -> Iterator[tuple[Balancer, HealthConfig]]:
         """The balancers of the pools of ``config``, and how their health is watched."""
         return ((self.balancer(pool), pool.health) for pool in config.pools.values())

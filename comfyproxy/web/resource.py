@@ -123,6 +123,7 @@ class RoundRobinResource(ReverseProxyResource):
             request_ids=request_ids,
             debug=debug,
         )
+        self.proxy.background.follow((self.balancer,))
         self._watch: HealthWatch | None = None
         if health is not None or probe is not None:
             rules = replace(health or HealthRules(), probed=probe is not None)

@@ -23,8 +23,8 @@ MAX_REPLY = 64 * 1024 * 1024
 class Ask:
     """One request of the proxy's own to one backend; what comes of it is a `Reply`.
 
-    ``fields`` are field lines, each with its CRLF, beside ``Host`` and ``Content-Length``. ``limit`` is in octets
-    of the reply's body, ``timeout`` in seconds for all of it.
+    ``fields`` are field lines, each with its CRLF, beside ``Host`` and ``Content-Length``. ``limit`` is in
+    octets of the reply's body, ``timeout`` in seconds for all of it.
     """
 
     backend: Backend
@@ -42,8 +42,8 @@ class Reply:
     """What came of an `Ask`: an answer with its whole body, or none.
 
     ``head`` is ``None`` where there was no complete answer; then ``why`` says in a few words what happened,
-    ``was_sent`` whether the backend may have seen the request, and ``was_too_long`` whether there was an answer,
-    but longer than the `Ask` allows.
+    ``was_sent`` whether the backend may have seen the request, and ``was_too_long`` whether there was an
+    answer, but longer than the `Ask` allows.
     """
 
     backend: Backend
@@ -66,10 +66,13 @@ class Session(Protocol):
     it wants to send, it hands to the functions that it was given.
     """
 
-    client_id: str
+    @property
+    def client_id(self) -> str:
+        """By which the backends know the client."""
 
-    wanted: Collection[Backend]
-    """The backends to which there should be a connection for this client now."""
+    @property
+    def wanted(self) -> Collection[Backend]:
+        """The backends to which there should be a connection for this client now."""
 
     def attach(self, client: "Client", now: float) -> None:
         """A WebSocket of the client is open. It takes the place of one that is open already."""
@@ -87,7 +90,7 @@ class Session(Protocol):
         """``backend`` sent a message."""
 
     def lost(self, backend: Backend, why: str, now: float) -> None:
-        """The connection to ``backend`` is gone, or could not be had; it is tried again while it is wanted."""
+        """The connection to ``backend`` is gone, or could not be had; it is tried again while wanted."""
 
     def is_greeted(self, backend: Backend) -> bool:
         """Whether ``backend`` knows the client: its first ``status`` has come over the present connection."""

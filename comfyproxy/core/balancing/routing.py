@@ -130,8 +130,9 @@ class Router(Protocol):
 class WorkingRouter(Router, Protocol):
     """A router that has work of its own beside requests."""
 
-    sessions: Collection[Session]
-    """Those whose connections to backends are to be kept."""
+    @property
+    def sessions(self) -> Collection[Session]:
+        """Those whose connections to backends are to be kept."""
 
     wake: Callable[[], None]
     """Whoever carries its work out sets this: calling it has `background` asked in the next turn, once
