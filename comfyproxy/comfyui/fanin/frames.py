@@ -4,31 +4,22 @@ Binary ones begin with a big-endian u32 that says their kind (``BinaryEventTypes
 """
 
 import json
-from collections.abc import Hashable, Mapping
+from collections.abc import Container, Hashable
 from dataclasses import dataclass
-from typing import Any
 
 from comfyproxy.comfyui.wire import Document, read_object
 
-PREVIEW = 1
-TEXT = 3
-PREVIEW_WITH_METADATA = 4
-
+_TEXT = 3
 _PNG = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One message for the client; under its ``key`` a newer one replaces it while both wait.
-
-    ``is_picture`` says that it is a picture in full quality, which a prompt gives as its result
-    (``SaveImageWebsocket``): those are PNG, and previews are JPEG (``latent_preview.py``).
-    """
+    """One message for the client; under its ``key`` a newer one replaces it while both wait."""
 
     payload: bytes
     is_binary: bool = False
     key: Hashable | None = None
-    is_picture: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +32,7 @@ class ProgressText:
 
     def frame(self, with_prompt: str | None) -> Frame:
         """For a client that is to be told the prompt, or (``None``) expects the form without."""
-        octets = TEXT.to_bytes(4, "big")
+        octets = _TEXT.to_bytes(4, "big")
         if with_prompt is not None:
             octets += _sized(with_prompt.encode(errors="replace"))
         return Frame(octets + _sized(self.node) + self.text, True, ("text", self.node))
@@ -49,24 +40,29 @@ class ProgressText:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """A picture of how far a node is (binary kinds 1 and 4); ``prompt_id`` is ``None`` where it does not
-    say."""
+    """A picture of a node at work (binary kinds 1 and 4); ``prompt_id`` is ``None`` where it does not say.
+
+    ``is_result`` says that it may be what the node gives (``SaveImageWebsocket``): those pictures are PNG,
+    while samplers show JPEG (``latent_preview.py``).
+    """
 
     prompt_id: str | None
     frame: Frame
+    is_result: bool
 
 
-def read_binary(payload: bytes, is_ours: "Mapping[str, Any]") -> ProgressText | Preview | None:
-    """What a binary message is; ``None`` for kinds that are not ComfyUI's own, and ill-formed ones.
+def read_binary(payload: bytes, ours: Container[str], names_prompts: bool) -> ProgressText | Preview | None:
+    """What a binary message is; ``None`` for kinds that are not ComfyUI's own, and for ill-formed ones.
 
-    A text says its prompt or does not, and nothing else tells which: ``is_ours`` has the prompts it can be.
+    Nothing in a text tells whether it says its prompt. It does if that is one of ``ours``, or may if its
+    server ``names_prompts``.
     """
     match int.from_bytes(payload[:4], "big"):
         case 1:
-            is_picture = payload[4:8] == _PNG.to_bytes(4, "big")
-            return Preview(None, Frame(payload, True, None if is_picture else "preview", is_picture))
+            is_result = int.from_bytes(payload[4:8], "big") == _PNG
+            return Preview(None, Frame(payload, True, "preview"), is_result)
         case 3:
-            return _read_text(payload, is_ours)
+            return _read_text(payload, ours, names_prompts)
         case 4:
             return _read_preview(payload)
     return None
@@ -83,12 +79,12 @@ def event(kind: str, data: Document) -> bytes:
     return json.dumps({"type": kind, "data": data}).encode()
 
 
-def _read_text(payload: bytes, is_ours: "Mapping[str, Any]") -> ProgressText | None:
+def _read_text(payload: bytes, ours: Container[str], names_prompts: bool) -> ProgressText | None:
     first, rest = _cut(payload[4:])
     if first is None:
         return None
     prompt = first.decode(errors="replace")
-    if prompt in is_ours:
+    if names_prompts or prompt in ours:
         node, text = _cut(rest)
         if node is not None:
             return ProgressText(prompt, node, text)
@@ -101,9 +97,8 @@ def _read_preview(payload: bytes) -> Preview | None:
     if about is None:
         return None
     prompt = about.get("prompt_id")
-    is_picture = about.get("image_type") == "image/png"
-    key = None if is_picture else ("preview", metadata)
-    return Preview(prompt if isinstance(prompt, str) else "", Frame(payload, True, key, is_picture))
+    frame = Frame(payload, True, ("preview", metadata))
+    return Preview(prompt if isinstance(prompt, str) else "", frame, about.get("image_type") == "image/png")
 
 
 def _sized(octets: bytes) -> bytes:

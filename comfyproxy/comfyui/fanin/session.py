@@ -4,10 +4,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from math import inf
 
+from comfyproxy.comfyui.fanin.features import MAX_FLAGS, Features, read_answer
 from comfyproxy.comfyui.fanin.frames import Frame, Preview, ProgressText, event, read_binary, status
 from comfyproxy.comfyui.fanin.stage import Stage
 from comfyproxy.comfyui.fanin.story import ENDINGS, Story
-from comfyproxy.comfyui.fanin.upstreams import Note, Send, Unsure, Upstreams
+from comfyproxy.comfyui.fanin.upstreams import Note, Send, Unsure, Upstream, Upstreams
 from comfyproxy.comfyui.wire import MAX_ID, Document, read_object
 from comfyproxy.core.balancing.backend import Backend
 from comfyproxy.core.balancing.operations import Client
@@ -27,15 +28,11 @@ LINGER = 60.0
 LINGER_UNTOLD = 600.0
 """The same where something ended that the client does not know."""
 
-MAX_FLAGS = 64 * 1024
-"""Octets of a client's ``feature_flags``; more are not flags."""
-
-ANSWER_AFTER = 5.0
-"""Seconds after which any server's answer to ``feature_flags`` is as good as that of the home."""
-
 _MAX_OVER = 1000
 _ADDRESSED = frozenset(("execution_cached", "executed", "execution_success", "execution_error"))
-_KEYED = frozenset(("progress", "progress_state"))
+_PROGRESS = frozenset(("progress", "progress_state"))
+_OF_PROMPTS = ENDINGS | _ADDRESSED | _PROGRESS | {"execution_start", "executing"}
+_NODE_NAMES = ("node", "node_id", "nodeId", "unique_id", "id")
 
 
 class ClientSession(Upstreams):
@@ -61,16 +58,16 @@ class ClientSession(Upstreams):
         queued: Callable[[], int],
     ) -> None:
         super().__init__(client_id, home, note=note, unsure=unsure)
+        self._features = Features()
+        self._stage = Stage(self._features)
         self._queued = queued
-        self._stage = Stage()
         self._running: dict[Backend, Story] = {}
         self._over: OrderedDict[str, None] = OrderedDict()
-        self._flags: bytes | None = None
-        self._flags_since = inf
         self._has_spoken = False
+        self._was_attached = False
         self._status_due = False
         self._status_at = -inf
-        self._status_value = -1
+        self._status_value = 0
         self._used = now
         self._home_until = -inf
 
@@ -82,11 +79,13 @@ class ClientSession(Upstreams):
     def attach(self, client: Client, now: float) -> None:
         """A WebSocket of the client is open: greet it, tell it what it missed, go on with what runs."""
         self._stage.attach(client)
+        self._features.begin()
         self._has_spoken = False
-        self._flags_since = inf
+        self._was_attached = True
         self._used = now
         self._status_value = self._count()
         self._status_at = now
+        self._status_due = False
         self._stage.say(Frame(status(self._status_value, self.client_id)))
         self._stage.catch_up()
         self._review(now)
@@ -108,21 +107,16 @@ class ClientSession(Upstreams):
             return
         self._has_spoken = True
         if document.get("type") == "feature_flags" and len(payload) <= MAX_FLAGS:
-            self._flags = payload
-            self._flags_since = now
+            self._features.ask(payload, document, now)
             self._stage.becomes_page()
-            for upstream in self._upstreams.values():
-                if upstream.flags is None:
-                    upstream.flags = payload
-                    upstream.send(payload, False)
+            for upstream in list(self._upstreams.values()):
+                self._introduce(upstream)
             self._answer_flags(now)
 
     def opened(self, backend: Backend, send: Send, now: float) -> None:
         """The connection to ``backend`` is open: it is told the client's features at once."""
         super().opened(backend, send, now)
-        if self._flags is not None:
-            self._upstreams[backend].flags = self._flags
-            send(self._flags, False)
+        self._introduce(self._upstreams[backend])
 
     def from_backend(self, backend: Backend, payload: bytes, is_binary: bool, now: float) -> None:
         """Pass on what the client is to see of it."""
@@ -134,8 +128,8 @@ class ClientSession(Upstreams):
             return
         kind, data = document.get("type"), document.get("data")
         if kind == "status":
-            self._status_came(backend, now)
-            self._status_due = True
+            # What a new connection is greeted with, the client was told when it came.
+            self._status_due |= not self._status_came(backend, now)
             self._say_status(now)
         elif isinstance(kind, str) and isinstance(data, dict):
             if kind == "feature_flags":
@@ -147,11 +141,20 @@ class ClientSession(Upstreams):
     def adds(self, backend: Backend, prompt_id: str, now: float) -> None:
         """A prompt of this client is on ``backend``, and nowhere else; what it said elsewhere is void."""
         story = self._stage.story(prompt_id)
+        self._over.pop(prompt_id, None)
         if story.is_over or (story.has_begun and self._places.get(prompt_id) is not backend):
             self._stands_still(story)
             self._stage.starts_over(story)
         self._used = now
         super().adds(backend, prompt_id, now)
+
+    def runs(self, prompt_id: str, now: float) -> None:
+        """That prompt was found running; nobody may have heard it begin."""
+        backend = self._places.get(prompt_id)
+        story = self._stage.stories.get(prompt_id)
+        if backend is not None and story is not None and not story.has_begun:
+            self._begin(story, None, now)
+            self._running[backend] = story
 
     def ended(self, prompt_id: str, now: float) -> None:
         """That prompt has ended or is gone.
@@ -181,10 +184,6 @@ class ClientSession(Upstreams):
             payload = event(document["type"], data)
             self._take(self._stage.story(data["prompt_id"]), document["type"], data, payload, now)
 
-    def lost(self, backend: Backend, why: str, now: float) -> None:
-        """The connection is gone; what was said over it stands."""
-        super().lost(backend, why, now)
-
     def due(self, now: float) -> None:
         """Time has passed."""
         for story in list(self._stage.stories.values()):
@@ -200,7 +199,8 @@ class ClientSession(Upstreams):
         """Whether the client has been gone for long enough and has nothing left to run."""
         if self._stage.client is not None or self._places:
             return False
-        return now - self._used >= (LINGER_UNTOLD if self._stage.stories else LINGER)
+        is_missed = self._was_attached and self._stage.stories
+        return now - self._used >= (LINGER_UNTOLD if is_missed else LINGER)
 
     def _needs_home(self, now: float) -> bool:
         return self._stage.client is not None or now < self._home_until
@@ -213,7 +213,7 @@ class ClientSession(Upstreams):
             self._take(story, kind, data, payload, now)
             if story.has_begun and not story.is_over:
                 self._running[backend] = story
-        elif backend is self.home and kind not in _KEYED and not isinstance(data.get("prompt_id"), str):
+        elif backend is self.home and kind not in _OF_PROMPTS and "prompt_id" not in data:
             self._stage.say(Frame(payload))
 
     def _story_of(self, backend: Backend, kind: str, data: Document, now: float) -> Story | None:
@@ -244,47 +244,51 @@ class ClientSession(Upstreams):
         story = self._running.get(backend)
         if story is None or kind == "executing":
             return story
-        return story if story.node is not None and story.node in _names(data) else None
+        if kind in _OF_PROMPTS or kind == "logs" or story.node is None:
+            return None
+        names = [data.get(name) for name in _NODE_NAMES]
+        return story if any(_node(name) == story.node for name in names) else None
 
     def _take(self, story: Story, kind: str, data: Document, payload: bytes, now: float) -> None:
         """``story`` goes on by one event."""
-        stage = self._stage
+        frame = Frame(payload)
         if kind == "execution_start":
             if story.has_begun:
-                stage.starts_over(story)
-            story.begin(payload, now)
-            stage.passes(story, Frame(payload))
+                self._stage.starts_over(story)
+            self._begin(story, payload, now)
             return
         if not story.has_begun:
-            story.begin(None, now)
+            self._begin(story, None, now)
         if kind == "executing":
             self._executing(story, data, payload, now)
-        elif kind in ENDINGS:
+            return
+        if kind in ENDINGS:
             story.end(payload, kind, data, now)
-            stage.passes(story, Frame(payload))
-        elif kind in _KEYED:
-            frame = Frame(payload, key=(kind, story.prompt_id, str(data.get("node"))))
-            if kind == "progress":
-                story.progress = frame
-            else:
-                story.state = frame
-            stage.passes(story, frame)
+        elif kind in _PROGRESS:
+            frame = Frame(payload, key=(kind, story.prompt_id, _node(data.get("node"))))
+            story.advances(kind, frame)
         elif kind == "execution_cached":
-            story.cached = payload
-            stage.passes(story, Frame(payload))
+            story.finds_cached(payload)
         else:
-            stage.keeps(story, Frame(payload))
+            self._stage.keeps(story, frame)
+            return
+        self._stage.passes(story, frame)
+
+    def _begin(self, story: Story, payload: bytes | None, now: float) -> None:
+        story.begin(payload, now)
+        self._stage.begins(story)
 
     def _executing(self, story: Story, data: Document, payload: bytes, now: float) -> None:
-        node = data.get("node")
+        node = _node(data.get("node"))
         if node is None:
-            self._ends(story, now)
+            if data.get("node") is None:
+                self._ends(story, now)
             return
         if "prompt_id" not in data:
-            shown = data.get("display_node", node)
-            about = {"node": str(node)[:MAX_ID], "display_node": str(shown)[:MAX_ID]}
-            payload = event("executing", about | {"prompt_id": story.prompt_id})
-        story.goes_to(str(node), payload)
+            shown = _node(data.get("display_node")) or node
+            about = {"node": node, "display_node": shown, "prompt_id": story.prompt_id}
+            payload = event("executing", about)
+        story.goes_to(node, payload)
         self._stage.passes(story, Frame(payload))
 
     def _ends(self, story: Story, now: float) -> None:
@@ -293,8 +297,7 @@ class ClientSession(Upstreams):
         self._over[story.prompt_id] = None
         if len(self._over) > _MAX_OVER:
             self._over.popitem(last=False)
-        last = event("executing", {"node": None, "prompt_id": story.prompt_id})
-        self._stage.ends(story, Frame(last), now)
+        self._stage.ends(story, now)
         self._used = now
         super().ended(story.prompt_id, now)
 
@@ -303,55 +306,54 @@ class ClientSession(Upstreams):
             del self._running[backend]
 
     def _binary(self, backend: Backend, payload: bytes) -> None:
-        message = read_binary(payload, self._places)
-        prompt_id = None if message is None else message.prompt_id
+        upstream = self._upstreams.get(backend)
+        features = None if upstream is None else upstream.features
+        names_prompts = features is not None and features.names_prompts
+        message = read_binary(payload, self._places, names_prompts)
         story = self._running.get(backend)
-        if prompt_id is not None:
-            story = self._stage.stories.get(prompt_id) if self._places.get(prompt_id) is backend else None
+        if message is not None and message.prompt_id is not None:
+            is_ours = self._places.get(message.prompt_id) is backend
+            story = self._stage.stories.get(message.prompt_id) if is_ours else None
         if isinstance(message, ProgressText):
             if story is not None:
-                self._stage.keeps_text(story, message)
+                self._stage.says(story, message)
         elif isinstance(message, Preview):
-            self._preview(story, message)
+            if story is not None and story.has_begun:
+                self._preview(story, message)
         elif self._stage.is_shown(story) if story is not None else backend is self.home:
             self._stage.say(Frame(payload, True))
 
-    def _preview(self, story: Story | None, preview: Preview) -> None:
-        if story is None or not story.has_begun:
-            return
-        if preview.frame.is_picture and not self._stage.is_page:
-            self._stage.keeps(story, preview.frame)
-        elif self._stage.is_shown(story):
-            self._stage.say(preview.frame)
+    def _preview(self, story: Story, preview: Preview) -> None:
+        """Previews are shown or not. A program may want the pictures of its prompts this way: it gets all."""
+        if preview.is_result and not self._stage.is_page:
+            self._stage.keeps(story, Frame(preview.frame.payload, True))
+        else:
+            self._stage.passes(story, preview.frame)
 
     # What is about no prompt
+
+    def _introduce(self, upstream: Upstream) -> None:
+        """A server hears once for each connection what its client supports."""
+        flags = self._features.flags
+        if flags is not None and upstream.flags is None:
+            upstream.flags = flags
+            upstream.send(flags, False)
 
     def _flags_came(self, backend: Backend, payload: bytes, data: Document, now: float) -> None:
         upstream = self._upstreams.get(backend)
         if upstream is not None:
-            upstream.features = (payload, data)
+            upstream.features = read_answer(payload, data)
             self._answer_flags(now)
 
     def _answer_flags(self, now: float) -> None:
-        """Say once for each connection of the client what the servers support, as the home says it."""
-        if self._flags_since == inf:
-            return
-        answers = {backend: one.features for backend, one in self._upstreams.items() if one.features}
-        answer = None if self.home is None else answers.get(self.home)
-        if answer is None and now - self._flags_since >= ANSWER_AFTER:
-            answer = next(iter(answers.values()), None)
+        answer = self._features.answer(self.home, self._upstreams, now)
         if answer is not None:
-            payload, features = answer
-            self._flags_since = inf
-            self._stage.texts_name_prompts = features.get("supports_progress_text_metadata") is True
-            self._stage.say(Frame(payload))
+            self._stage.say(Frame(answer))
 
     def _renew_flags(self, now: float) -> None:
-        """A server hears what its client supports once for each connection: if that changed, have a new
-        one."""
-        for backend, upstream in self._upstreams.items():
-            if upstream.flags not in (None, self._flags) and not self._work[backend]:
-                upstream.flags = None
+        """Where a server was told something else than the client says now, have a new connection."""
+        for backend, upstream in list(self._upstreams.items()):
+            if upstream.flags not in (None, self._features.flags) and not self._work[backend]:
                 self._reopen(backend, now)
 
     def _count(self) -> int:
@@ -372,6 +374,6 @@ class ClientSession(Upstreams):
             self._stage.say(Frame(status(value), key="status"))
 
 
-def _names(data: Document) -> list[object]:
-    """The values of a message that can be the id of a node."""
-    return [str(value) for value in data.values() if isinstance(value, str | int)]
+def _node(value: object) -> str | None:
+    """The id of a node, if ``value`` can be one."""
+    return str(value)[:MAX_ID] if isinstance(value, str | int) else None

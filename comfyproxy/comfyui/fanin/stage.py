@@ -8,11 +8,12 @@ a whole, from its start to its end, and then the first is taken up again.
 
 from collections.abc import Iterable
 
+from comfyproxy.comfyui.fanin.features import Features
 from comfyproxy.comfyui.fanin.frames import Frame, ProgressText, event
 from comfyproxy.comfyui.fanin.story import Story
 from comfyproxy.core.balancing.operations import Client
 
-MAX_KEPT = 16 * 1024 * 1024
+MAX_KEPT = 32 * 1024 * 1024
 """Octets of results that are kept to be told later, of all stories together."""
 
 MAX_UNTOLD = 256
@@ -33,14 +34,14 @@ class Stage:
     later. So to a client that is no page, once nothing of its own is left to run and while it stays, the
     endings since the first early one are said again (`repeat`).
 
-    ``texts_name_prompts`` says which form of texts the client expects, ``None`` that nobody told it.
+    ``features`` says how the client wants its texts.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, features: Features) -> None:
         self.client: Client | None = None
         self.is_page = False
-        self.texts_name_prompts: bool | None = None
         self.stories: dict[str, Story] = {}
+        self._features = features
         self._shown: Story | None = None
         self._serial = 0
         self._early: list[Story] = []
@@ -58,7 +59,6 @@ class Stage:
         """``client`` is there, and knows nothing yet."""
         self.client = client
         self.is_page = False
-        self.texts_name_prompts = None
         self._early.clear()
 
     def catch_up(self) -> None:
@@ -77,29 +77,32 @@ class Stage:
         if self.client is not None:
             self.client.send(frame.payload, frame.is_binary, frame.key)
 
+    def begins(self, story: Story) -> None:
+        """``story`` has begun."""
+        if self._shown is None:
+            self._settle()
+
     def passes(self, story: Story, frame: Frame) -> None:
         """``frame`` came, and ``story`` knows what it says."""
         if story is self._shown:
             self.say(frame)
-        else:
-            self._settle()
 
     def keeps(self, story: Story, frame: Frame) -> None:
         """``frame`` came, a result of ``story``, which is to keep it."""
         is_seen = story is self._shown and self.client is not None
-        # Who sees a picture has it. To keep it too would take much room for those who come back.
-        if not (is_seen and frame.is_picture):
+        # Who sees a picture has it. To keep it for those who come back would take much room.
+        if not (is_seen and frame.is_binary):
             story.keep(frame)
             self._bound()
         if is_seen:
             story.told = len(story.kept)
         self.passes(story, frame)
 
-    def keeps_text(self, story: Story, text: ProgressText) -> None:
+    def says(self, story: Story, text: ProgressText) -> None:
         """``text`` came, about a node of ``story``."""
         if story is self._shown:
             self.say(self._text_frame(story, text))
-        story.texts[text.node] = text
+        story.says(text)
 
     def is_shown(self, story: Story) -> bool:
         """Whether ``story`` is the one."""
@@ -113,14 +116,15 @@ class Stage:
             self.say(Frame(event("progress_state", {"prompt_id": story.prompt_id, "nodes": {}})))
             self._settle()
 
-    def ends(self, story: Story, frame: Frame, now: float) -> None:
-        """``frame`` came, the last of ``story``."""
+    def ends(self, story: Story, now: float) -> None:
+        """The server of ``story`` has nothing more to say of it."""
         story.is_over = True
+        story.ended_at = story.ended_at or now
         self._quiet_since = now
         if story is self._shown:
             self._shown = None
             if self.client is not None:
-                self.say(frame)
+                self.say(story.last())
                 self._finish(story)
         self._settle()
 
@@ -134,7 +138,7 @@ class Stage:
             early, self._early = self._early, []
             for story in early:
                 story.told = 0
-                self._tell(story, story.opening(), story.results(), story.closing())
+                self._tell(story.opening(), story.results(), story.closing())
 
     def becomes_page(self) -> None:
         """The client has said what it can, as the page does; it looks up for itself what has ended."""
@@ -151,11 +155,13 @@ class Stage:
             return
         over = [story for story in self.stories.values() if story.is_over]
         for story in sorted(over, key=lambda story: story.ended_at):
-            self._tell(story, story.opening(), story.results(), self._texts(story), story.closing())
+            self._tell(story.opening(), story.results(), self._texts(story), story.closing())
+            if self.client is None:
+                return
             self._finish(story)
         if shown is not None:
             if over:
-                self._tell(shown, shown.opening(), shown.present())
+                self._tell(shown.opening(), shown.present())
             return
         running = [story for story in self.stories.values() if story.has_begun]
         if running:
@@ -163,11 +169,9 @@ class Stage:
 
     def _show(self, story: Story) -> None:
         self._shown = story
-        self._tell(
-            story, story.opening(), story.results(), self._texts(story), story.present(), story.closing()
-        )
+        self._tell(story.opening(), story.results(), self._texts(story), story.present(), story.closing())
 
-    def _tell(self, story: Story, *parts: Iterable[Frame]) -> None:
+    def _tell(self, *parts: Iterable[Frame]) -> None:
         for part in parts:
             for frame in part:
                 self.say(frame)
@@ -176,7 +180,7 @@ class Stage:
         return [self._text_frame(story, text) for text in story.texts.values()]
 
     def _text_frame(self, story: Story, text: ProgressText) -> Frame:
-        named = self.texts_name_prompts
+        named = self._features.texts_name_prompts
         if named is None:
             named = text.prompt_id is not None
         return text.frame(story.prompt_id if named else None)
@@ -190,7 +194,7 @@ class Stage:
 
     def _bound(self) -> None:
         """Forget results until what is left may be kept: the largest story gives."""
-        stories = [*self._early, *self.stories.values()]
+        stories = [story for story in (*self._early, *self.stories.values()) if story.size]
         size = sum(story.size for story in stories)
         while size > MAX_KEPT:
             size -= max(stories, key=lambda story: story.size).shed()

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import inf
 
 from comfyproxy.comfyui.wire import Document
@@ -26,15 +27,22 @@ another connection."""
 REOPENING = 10.0
 """Seconds to wait for the end of a connection that is to be opened anew, at most."""
 
-MAX_REST = 60.0
-"""Seconds between two attempts at a connection that goes deaf again and again, at most."""
+RESTS = (0.0, 2.0, 6.0, 14.0, 30.0, 60.0)
+"""Seconds before a connection that went deaf is opened anew, the first time, the second, and so on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A server's ``feature_flags``; ``names_prompts`` says that it can put the prompt into its texts."""
+
+    payload: bytes
+    names_prompts: bool
 
 
 class Upstream:
     """An open connection. ``heard`` is when its last ``status`` came, ``deadline`` when one must have come.
 
-    ``flags`` is what the server was told of the client's features, ``features`` what it answered, as
-    it came and as read.
+    ``flags`` is what the server was told of the client's features, ``features`` what it answered.
     """
 
     __slots__ = ("deadline", "features", "flags", "heard", "send")
@@ -44,7 +52,7 @@ class Upstream:
         self.heard = -inf
         self.deadline = inf
         self.flags: bytes | None = None
-        self.features: tuple[bytes, Document] | None = None
+        self.features: Answer | None = None
 
 
 class Upstreams:
@@ -112,7 +120,8 @@ class Upstreams:
         """It is gone, or could not be had."""
         self._upstreams.pop(backend, None)
         if backend in self._resting:
-            self._resting[backend] = now + min(MAX_REST, 2.0 ** self._deafness[backend] - 2)
+            times = max(1, self._deafness[backend])
+            self._resting[backend] = now + RESTS[min(times, len(RESTS)) - 1]
         self._doubt(backend)
         self._review(now)
 
@@ -129,20 +138,23 @@ class Upstreams:
                 self._reopen(backend, now)
         self._review(now)
 
-    def _status_came(self, backend: Backend, now: float) -> None:
+    def _status_came(self, backend: Backend, now: float) -> bool:
+        """A ``status`` came; whether it is only the greeting of a new connection."""
         upstream = self._upstreams.get(backend)
         if upstream is None:
-            return
+            return False
         if upstream.deadline < inf:
+            upstream.deadline = inf
             del self._deafness[backend]
-        upstream.deadline = inf
         is_first, upstream.heard = upstream.heard == -inf, now
         if is_first and backend in self._missed:
             self._missed.discard(backend)
             self._unsure(backend)
+        return is_first
 
     def _reopen(self, backend: Backend, now: float) -> None:
-        self._upstreams[backend].deadline = inf
+        """Have the connection closed and opened again; until then what comes over it counts."""
+        del self._upstreams[backend]
         self._resting[backend] = now + REOPENING
         self._doubt(backend)
 
