@@ -1,9 +1,11 @@
 """A real ComfyUI on the CPU, and a client that works as ComfyUI's own examples for its API do."""
 
+import asyncio
 import json
 import os
+import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -169,6 +171,15 @@ class ScriptClient:
             assert prompt_id in history, f"GET /history/{prompt_id} answered {response.status} {history}"
             record: dict[str, Any] = history[prompt_id]
             return record
+
+    async def histories(self, prompt_ids: Iterable[str], seconds: float = 20.0) -> dict[str, Any]:
+        """Wait until all of these prompts are in the history; returns that."""
+        deadline = time.monotonic() + seconds
+        while missing := set(prompt_ids) - (history := await self.get("/history")).keys():
+            assert time.monotonic() < deadline, f"not in the history after {seconds:g} s: {missing}"
+            await asyncio.sleep(0.05)
+        found: dict[str, Any] = history
+        return found
 
     async def view(self, image: dict[str, str]) -> bytes:
         """The bytes of an image that an answer or an event names."""

@@ -30,21 +30,10 @@ class Proxy:
     def __init__(self, processes: ServerProcesses, arguments: Sequence[str | Path], directory: Path) -> None:
         """Start the daemon in `directory`, where no `.env` or `tap.conf` lies, and wait until it listens."""
         self.port = free_port()
-        self.process: ServerProcess = processes.start(
-            "comfyproxy",
-            [
-                TWISTD,
-                "-n",
-                "--pidfile=",
-                "comfyproxy",
-                "--listen",
-                f"tcp:{self.port}:interface=127.0.0.1",
-                *arguments,
-            ],
-            cwd=directory,
-            env=proxy_environment(),
-        )
-        self.process.wait_for_port(self.port)
+        self._processes = processes
+        self._arguments = arguments
+        self._directory = directory
+        self.process = self._start()
 
     @property
     def url(self) -> str:
@@ -54,6 +43,24 @@ class Proxy:
     def reload(self) -> None:
         """Tell it to read its sources again."""
         self.process.send_signal(signal.SIGHUP)
+
+    def restart(self, *, kill: bool = False) -> None:
+        """End it, as an operator does or (`kill`) as a crash does, and start it again at the same port."""
+        if kill:
+            self.process.kill()
+        self._processes.stop(self.process)
+        self.process = self._start()
+
+    def _start(self) -> ServerProcess:
+        listen = ("--listen", f"tcp:{self.port}:interface=127.0.0.1")
+        process = self._processes.start(
+            "comfyproxy",
+            [TWISTD, "-n", "--pidfile=", "comfyproxy", *listen, *self._arguments],
+            cwd=self._directory,
+            env=proxy_environment(),
+        )
+        process.wait_for_port(self.port)
+        return process
 
 
 class BackgroundProxy:

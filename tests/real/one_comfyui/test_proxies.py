@@ -1,0 +1,108 @@
+"""A proxy that ends and starts again, and two proxies over one pool, which share nothing."""
+
+import asyncio
+import uuid
+from collections.abc import Callable
+
+import pytest
+from real_peers.comfyui import output_images, script_client
+from real_peers.pools import Pool
+from real_peers.proxy import Proxy, StartProxy
+from real_peers.screen import Screen, start, watch
+from real_peers.simulated import SimulatedServer
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(60)]
+
+
+@pytest.fixture(scope="module", params=[(), ("--no-jobs-api",)], ids=["current", "without /api/jobs"])
+def servers(
+    request: pytest.FixtureRequest, start_simulated: Callable[..., tuple[SimulatedServer, ...]]
+) -> tuple[SimulatedServer, ...]:
+    """Two servers."""
+    return start_simulated(2, *request.param)
+
+
+@pytest.fixture
+def arguments(servers: tuple[SimulatedServer, ...]) -> tuple[str, ...]:
+    """What a proxy before them is started with."""
+    return ("--url", ",".join(server.url for server in servers), "--placement", "prompt")
+
+
+@pytest.mark.parametrize("kill", [False, True], ids=["stopped", "killed"])
+async def test_a_proxy_that_starts_again_finds_its_prompts_and_tells_their_client(
+    servers: tuple[SimulatedServer, ...], arguments: tuple[str, ...], proxy: StartProxy, kill: bool
+) -> None:
+    balancer: Proxy = proxy(*arguments)
+    pool, client_id = Pool(balancer.url, servers), uuid.uuid4().hex
+    async with script_client(pool.url, client_id=client_id, keeps_cookies=False) as client:
+        first = await start(client, Screen(), pool.long(3.0))
+        prompts = [first] + [await client.queue(pool.long(1.0)) for _ in range(4)]
+        await asyncio.to_thread(balancer.restart, kill=kill)
+    screen = Screen()
+    screen.active = first
+    async with script_client(pool.url, client_id=client_id, keeps_cookies=False) as client:
+        queue = await client.get("/queue")
+        known = {row[1] for row in queue["queue_running"] + queue["queue_pending"]}
+        assert known == set(prompts)
+        await watch(client, screen, first)
+        history = await client.histories(prompts)
+        for prompt_id in prompts:
+            [image] = output_images(history[prompt_id])
+            pool.check(prompt_id, 0, await client.view(image))
+    assert set(screen.ended.values()) == {"execution_success"}
+
+
+async def test_either_of_two_proxies_answers_for_the_prompts_of_the_other(
+    servers: tuple[SimulatedServer, ...], arguments: tuple[str, ...], proxy: StartProxy
+) -> None:
+    one, other = proxy(*arguments), proxy(*arguments)
+    pool = Pool(one.url, servers)
+    async with (
+        script_client(one.url, keeps_cookies=False) as asks,
+        script_client(other.url, keeps_cookies=False) as answers,
+    ):
+        screen = Screen()
+        running = [await start(asks, screen, pool.long(1.5))]
+        running.append(await asks.queue(pool.long(1.5)))
+        waiting = [await asks.queue(pool.long(1.5)) for _ in "ab"]
+        queue = await answers.get("/queue")
+        assert {row[1] for row in queue["queue_running"]} == set(running)
+        assert {row[1] for row in queue["queue_pending"]} == set(waiting)
+
+        await answers.post("/queue", {"delete": waiting})
+        await answers.post("/interrupt", {"prompt_id": running[1]})
+        await watch(asks, screen, *running)
+        assert screen.ended == {running[0]: "execution_success", running[1]: "execution_interrupted"}
+        [image] = output_images(await answers.history(running[0]))
+        pool.check(running[0], 0, await answers.view(image))
+
+
+async def test_a_client_that_comes_back_through_the_other_proxy_gets_the_rest_of_its_events(
+    servers: tuple[SimulatedServer, ...], arguments: tuple[str, ...], proxy: StartProxy
+) -> None:
+    one, other = proxy(*arguments), proxy(*arguments)
+    pool, client_id, screen = Pool(one.url, servers), uuid.uuid4().hex, Screen()
+    async with script_client(one.url, client_id=client_id, keeps_cookies=False) as client:
+        prompt_id = await start(client, screen, pool.long(2.0))
+    async with script_client(other.url, client_id=client_id, keeps_cookies=False) as client:
+        await watch(client, screen, prompt_id)
+        another = await client.queue(pool.long(0.3))
+        await watch(client, screen, another)
+        assert screen.ended == {prompt_id: "execution_success", another: "execution_success"}
+    async with script_client(one.url, client_id=client_id, keeps_cookies=False) as client:
+        back = await client.queue(pool.long(0.3))
+        await watch(client, screen, back)
+        assert screen.ended[back] == "execution_success"
+
+
+async def test_clients_of_two_proxies_share_the_servers(
+    servers: tuple[SimulatedServer, ...], arguments: tuple[str, ...], proxy: StartProxy
+) -> None:
+    one, other = proxy(*arguments), proxy(*arguments)
+    pool = Pool(one.url, servers)
+    async with script_client(one.url) as mine, script_client(other.url) as theirs:
+        screens = Screen(), Screen()
+        first = await start(mine, screens[0], pool.long(1.0))
+        second = await start(theirs, screens[1], pool.long(1.0))
+        await asyncio.gather(watch(mine, screens[0], first), watch(theirs, screens[1], second))
+        assert pool.owner(first) is not pool.owner(second), "one waited while a server had nothing to do"
