@@ -5,8 +5,9 @@ that one prompt runs at a time. So each server gets a connection under the same 
 them is made into what one server would have said.
 
 - `upstreams` knows which servers a session should be connected to, and which connections have gone deaf;
+- `features` lets each side know what the other supports;
 - `frames` reads and writes single messages;
 - `story` keeps what was said about one prompt, so that it can be told later;
 - `stage` shows one story at a time, and tells of the others when they end;
-- `session` puts them together for one client, `observer` is the session of prompts that nobody watches.
+- `session` puts them together.
 """

@@ -176,13 +176,17 @@ class ClientSession(Upstreams):
     def synthesise(self, events: Iterable[Document], now: float) -> None:
         """Take these (``{"type": ..., "data": {"prompt_id": ...}}``) as said by the servers of their prompts.
 
-        `execution_error` and `executing` without a node, in that order, end a prompt that died with its
-        server.
+        ``execution_error`` and ``executing`` without a node, in that order, end a prompt that died with its
+        server. What the client was told already it is not told again.
         """
         for document in events:
-            data = document["data"]
-            payload = event(document["type"], data)
-            self._take(self._stage.story(data["prompt_id"]), document["type"], data, payload, now)
+            kind, data = document["type"], document["data"]
+            prompt_id = data["prompt_id"]
+            if prompt_id in self._over:
+                continue
+            story = self._stage.story(prompt_id)
+            if not story.ending or kind == "executing":
+                self._take(story, kind, data, _write(kind, data, prompt_id), now)
 
     def due(self, now: float) -> None:
         """Time has passed."""
@@ -372,6 +376,14 @@ class ClientSession(Upstreams):
             self._status_at = now
             self._status_value = value
             self._stage.say(Frame(status(value), key="status"))
+
+
+def _write(kind: str, data: Document, prompt_id: str) -> bytes:
+    """An event whose ``data`` may come from a server's history, and be deeper than can be written."""
+    try:
+        return event(kind, data)
+    except RecursionError:
+        return event(kind, {"prompt_id": prompt_id})
 
 
 def _node(value: object) -> str | None:

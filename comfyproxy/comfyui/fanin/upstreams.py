@@ -87,11 +87,6 @@ class Upstreams:
         self.home = home
         self._review(now)
 
-    def reach(self, backend: Backend, now: float) -> None:
-        """There may soon be a prompt on ``backend``: it is wanted for a while."""
-        self._kept_until[backend] = now + LINGER
-        self._review(now)
-
     def adds(self, backend: Backend, prompt_id: str, now: float) -> None:
         """A prompt of this client is on ``backend``, and nowhere else."""
         self._leave(prompt_id, now)
