@@ -1,4 +1,7 @@
-"""Where each request to a pool of ComfyUI servers belongs, for the placements ``client`` and ``request``."""
+"""Where each request to a pool of ComfyUI servers belongs: a router for each placement.
+
+Those of ``client`` and ``request`` are here, that of ``prompt`` is `comfyproxy.comfyui.prompt_router`.
+"""
 
 from collections.abc import Sequence
 from functools import lru_cache, partial
@@ -10,6 +13,7 @@ from comfyproxy.comfyui.files import MAX_ANSWER, files_told, files_wanted
 from comfyproxy.comfyui.identity import Random, mint_client_id, mint_prompt_id
 from comfyproxy.comfyui.messages import message_key
 from comfyproxy.comfyui.origin import ORIGIN_FIELDS, check_origin
+from comfyproxy.comfyui.prompt_router import DEFAULTS, PromptRouter
 from comfyproxy.comfyui.wire import (
     SOCKET,
     SUBMISSION,
@@ -24,6 +28,7 @@ from comfyproxy.comfyui.wire import (
 from comfyproxy.core.balancing.backend import Backend
 from comfyproxy.core.balancing.pool import Pool
 from comfyproxy.core.balancing.routing import Decision, Default, NeedBody, Pin, Rewrite, Router, Search
+from comfyproxy.core.config import ComfyUIConfig
 from comfyproxy.core.http.cookie import BackendCookie
 from comfyproxy.core.http.fields import KEPT_BLOCKS
 from comfyproxy.core.http.http1 import KEPT_HEADS, RequestHead, ResponseHead
@@ -39,13 +44,19 @@ def make_router(
     cookie: str = "comfyproxy",
     cookie_path: str = "/",
     random: Random = urandom,
+    options: ComfyUIConfig = DEFAULTS,
 ) -> Router:
-    """The router for ``placement`` (``client`` or ``request``); raises `ValueError` for another."""
+    """The router for ``placement`` (``client``, ``request`` or ``prompt``); raises `ValueError` for another.
+
+    ``options`` are those of placement ``prompt``.
+    """
+    if placement == "prompt":
+        return PromptRouter(pool, cookie=cookie, cookie_path=cookie_path, random=random, options=options)
     if placement == "client":
         return ClientRouter(pool, cookie=cookie, cookie_path=cookie_path, random=random)
     if placement == "request":
         return RequestRouter()
-    raise ValueError(f"There is no placement {placement!r}: it is 'client' or 'request'.")
+    raise ValueError(f"There is no placement {placement!r}: it is 'client', 'request' or 'prompt'.")
 
 
 class RequestRouter:

@@ -185,17 +185,19 @@ def client_named(endpoint: Endpoint, head: RequestHead, document: Document | Non
     if document is None or not endpoint.client_key:
         return None
     client = document.get(endpoint.client_key)
-    return client if _is_id(client) else None
+    return client if is_id(client) else None
 
 
 def prompts_named(endpoint: Endpoint, head: RequestHead, document: Document | None) -> Sequence[str]:
     """The ids of the prompts that the request is about, from its path or its body."""
     if endpoint is OTHER:
         match = _PROMPT_PATH.fullmatch(_plain_path(head))
-        return () if match is None else _ids(unquote_to_bytes(match[1] or match[2]).decode(errors="replace"))
+        return (
+            () if match is None else ids_in(unquote_to_bytes(match[1] or match[2]).decode(errors="replace"))
+        )
     if document is None or not endpoint.prompt_key:
         return ()
-    return _ids(document.get(endpoint.prompt_key))
+    return ids_in(document.get(endpoint.prompt_key))
 
 
 def with_client(target: bytes, client: str) -> bytes:
@@ -243,14 +245,14 @@ def _client_in_query(target: bytes) -> str | None:
     query = target.partition(b"?")[2].decode("latin-1")
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name == "clientId":
-            return value if _is_id(value) else None
+            return value if is_id(value) else None
     return None
 
 
-def _is_id(value: object) -> TypeGuard[str]:
+def is_id(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and 0 < len(value) <= MAX_ID
 
 
-def _ids(value: object) -> list[str]:
+def ids_in(value: object) -> list[str]:
     """The ids in ``value``, which may be one, a list of them, or anything that a client may have sent."""
-    return [one for one in (value if isinstance(value, list) else [value]) if _is_id(one)]
+    return [one for one in (value if isinstance(value, list) else [value]) if is_id(one)]

@@ -5,6 +5,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 
+from comfyproxy.comfyui.prompt_router import PromptRouter
 from comfyproxy.comfyui.router import make_router
 from comfyproxy.core.balancing.balancer import Balancer
 from comfyproxy.core.balancing.changes import Changes, diff
@@ -92,6 +93,8 @@ class Routing:
             )
         self._balancers[_key(config)] = balancer
         balancer.balance_by(config.balance)
+        if isinstance(balancer.router, PromptRouter):
+            balancer.router.follow(config.comfyui)
         if config.app == "http":
             balancer.router = _stickiness(config, balancer.pool)
         balancer.waiting.limit = config.max_queue
@@ -152,7 +155,7 @@ def _affinity(config: PoolConfig, pool: Pool) -> Router | None:
     """What knows ComfyUI; it remembers clients, so it stays as long as its pool."""
     if config.app != "comfyui":
         return None
-    return make_router(config.placement, pool, cookie=_cookie(config.name))
+    return make_router(config.placement, pool, cookie=_cookie(config.name), options=config.comfyui)
 
 
 def _stickiness(config: PoolConfig, pool: Pool) -> Router | None:

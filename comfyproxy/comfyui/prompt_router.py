@@ -1,0 +1,224 @@
+"""Where each request to a pool belongs whose servers are to be one ComfyUI: placement ``prompt``."""
+
+from collections.abc import Callable, Collection, Iterable
+from functools import lru_cache
+from os import urandom
+
+from comfyproxy.comfyui.callers import Caller, Callers, Kind
+from comfyproxy.comfyui.home import Home
+from comfyproxy.comfyui.identity import Random, fingerprint_in
+from comfyproxy.comfyui.messages import message_key
+from comfyproxy.comfyui.origin import ORIGIN_FIELDS, check_origin
+from comfyproxy.comfyui.ownership import Ownership
+from comfyproxy.comfyui.prompts.dispatch import OBSERVER, Dispatch
+from comfyproxy.comfyui.prompts.editing import (
+    cancel_job,
+    cancel_jobs,
+    edit_history,
+    edit_queue,
+    interrupt_running,
+)
+from comfyproxy.comfyui.prompts.submission import submit
+from comfyproxy.comfyui.prompts.working import work
+from comfyproxy.comfyui.wire import (
+    MEBIBYTE,
+    SOCKET,
+    SUBMISSION,
+    Document,
+    Route,
+    client_named,
+    find_route,
+    read_object,
+)
+from comfyproxy.core.balancing.backend import Backend
+from comfyproxy.core.balancing.operations import Operation, Session
+from comfyproxy.core.balancing.pool import Pool
+from comfyproxy.core.balancing.routing import (
+    Decision,
+    Default,
+    Join,
+    NeedBody,
+    Operate,
+    Pin,
+    Refuse,
+    Rewrite,
+)
+from comfyproxy.core.config import ComfyUIConfig
+from comfyproxy.core.http.http1 import KEPT_HEADS, RequestHead, ResponseHead
+
+DEFAULTS = ComfyUIConfig()
+_ANY = Default()
+_BODIES = {
+    Route.SUBMIT: SUBMISSION.body_limit,
+    Route.EDIT_QUEUE: MEBIBYTE,
+    Route.EDIT_HISTORY: MEBIBYTE,
+    Route.INTERRUPT: MEBIBYTE,
+    Route.CANCEL_JOBS: MEBIBYTE,
+    Route.FREE: MEBIBYTE,
+}
+"""Octets of the bodies that are read here."""
+
+
+class PromptRouter:
+    """Every prompt goes to the best server, and all servers answer as one (docs/explanation/placement.md).
+
+    A request is about prompts, about files, about what belongs to the users, or about nothing of this: that
+    goes to the caller's nearest server, so that a page and its scripts come from one.
+    """
+
+    drop = ORIGIN_FIELDS
+    message_key = staticmethod(message_key)
+
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        cookie: str = "comfyproxy",
+        cookie_path: str = "/",
+        random: Random = urandom,
+        options: ComfyUIConfig = DEFAULTS,
+    ) -> None:
+        self._callers = Callers(pool, cookie=cookie, cookie_path=cookie_path, random=random)
+        self._dispatch = Dispatch(pool, self._callers, options, random)
+        self._ownership = Ownership(pool, self._callers)
+        self._pool = pool
+        self._find_route = lru_cache(KEPT_HEADS)(find_route)
+        self._home = Home(pool, options.home)
+
+    def follow(self, options: ComfyUIConfig) -> None:
+        """Go by ``options`` from now on."""
+        self._dispatch.options = options
+        self._home = Home(self._pool, options.home)
+
+    @property
+    def sessions(self) -> Collection[Session]:
+        """The sessions of all clients, and the proxy's own."""
+        return self._dispatch.sessions
+
+    @property
+    def wake(self) -> Callable[[], None]:
+        """Has `background` asked soon."""
+        return self._dispatch.wake
+
+    @wake.setter
+    def wake(self, wake: Callable[[], None]) -> None:
+        self._dispatch.wake = wake
+
+    def background(self, now: float) -> Iterable[Operation]:
+        """What is to be done about prompts beside requests."""
+        return work(self._dispatch, now)
+
+    def route(self, head: RequestHead, body: bytes | None, now: float) -> Decision:
+        """Where this request belongs, or what is to be done about it here."""
+        self._dispatch.now = now
+        if not self._callers.sender(head.block).is_from_here and (refusal := check_origin(head)) is not None:
+            return refusal
+        route, argument = self._find_route(head)
+        if body is None and head.body and route in _BODIES:
+            return NeedBody(_BODIES[route])
+        if route is Route.OTHER:
+            return self._nearest(head)
+        if route is Route.SOCKET and not head.upgrade:
+            return self._nearest(head)
+        return self._decide(route, argument, head, body or b"", now)
+
+    def _nearest(self, head: RequestHead) -> Decision:
+        """The nearest server of a browser; who says nothing gets the next one."""
+        caller = self._callers.browser(head)
+        backend = None if caller is None else self._callers.affinity(caller.fingerprint)
+        return _ANY if backend is None else Pin(backend)
+
+    def _decide(self, route: Route, argument: str, head: RequestHead, body: bytes, now: float) -> Decision:
+        dispatch = self._dispatch
+        match route:
+            case Route.SOCKET:
+                return Operate(self._join(head))
+            case Route.SUBMIT:
+                return Operate(submit(dispatch, head, body, read_object(body)), outlasts=True)
+            case Route.USER_STATE:
+                return self._home.decide(head)
+            case Route.UPLOAD | Route.UPLOAD_MASK:
+                return self._home.upload()
+            case Route.VIEW:
+                return self._ownership.view(head, now)
+        edit = self._edit(route, argument, head, body)
+        if edit is not None:
+            return Operate(edit, outlasts=True)
+        show = self._show(route, argument, head, now)
+        return self._nearest(head) if show is None else Operate(show)
+
+    def _edit(self, route: Route, argument: str, head: RequestHead, body: bytes) -> Operation | None:
+        """What changes queues and histories."""
+        dispatch = self._dispatch
+        document: Document | None = read_object(body)
+        match route:
+            case Route.CANCEL_JOB:
+                return cancel_job(dispatch, argument)
+            case Route.CANCEL_JOBS:
+                return cancel_jobs(dispatch, body, document)
+            case Route.INTERRUPT if document is not None or not body.strip():
+                return interrupt_running(dispatch, head, document or {})
+            case Route.EDIT_QUEUE if document is not None:
+                return edit_queue(dispatch, head, document)
+            case Route.EDIT_HISTORY if document is not None:
+                return edit_history(dispatch, head, document)
+        return None
+
+    def _show(self, route: Route, argument: str, head: RequestHead, now: float) -> Operation | None:
+        """What shows all servers as one."""
+        dispatch, views, installed = self._dispatch, self._dispatch.views, self._dispatch.installed
+        backends = dispatch.answering()
+        query = head.target.partition(b"?")[2]
+        match route:
+            case Route.QUEUE:
+                return views.queue(backends, now)
+            case Route.QUEUE_LENGTH:
+                return views.remaining(backends, now)
+            case Route.HISTORY:
+                return views.history(backends, query, now)
+            case Route.HISTORY_ENTRY:
+                return views.history_of(self._owners(argument, backends), argument, now)
+            case Route.JOBS:
+                return views.jobs(backends, query, now)
+            case Route.JOB:
+                return views.job(self._owners(argument, backends), argument, now)
+            case Route.OBJECT_INFO:
+                return installed.object_info(backends, head.value(b"accept-encoding"), now)
+            case Route.OBJECT_INFO_CLASS:
+                return installed.object_info_of(backends, argument, now)
+            case Route.SYSTEM_STATS:
+                return installed.system_stats(backends)
+            case Route.FEATURES:
+                return installed.features(backends)
+        return None
+
+    def _owners(self, prompt_id: str, backends: list[Backend]) -> list[Backend]:
+        """Who may have that prompt."""
+        owner = self._dispatch.ledger.backend_of(prompt_id)
+        return [owner] if owner in backends else backends
+
+    def _join(self, head: RequestHead) -> Operation:
+        """Let a WebSocket have its client's session; one without a client id is given one."""
+        caller: Caller = yield from self._callers.identify(head)
+        client = client_named(SOCKET, head, None)
+        fields = b""
+        if client is None:
+            if caller.kind is not Kind.BROWSER:
+                caller, fields = self._callers.greet()
+            client = self._callers.mint(caller)
+        elif fingerprint_in(client) == OBSERVER:
+            return Refuse(403, "This client id is the proxy's own.")
+        return Join(self._dispatch.session(client), fields)
+
+    def place(self, head: RequestHead, body: bytes | None, backend: Backend, now: float) -> Rewrite | None:
+        """Give a browser its cookie."""
+        if self._callers.is_due(head):
+            return Rewrite(answer_fields=self._callers.cookie_for(backend))
+        return None
+
+    def learn(self, answer: ResponseHead, body: bytes, backend: Backend, now: float) -> None:
+        """Nothing is to be learnt."""
+
+    def cookies(self, value: bytes) -> bytes:
+        """A ``Cookie`` value without what is the proxy's own; empty if nothing is left."""
+        return self._callers.cookies(value)

@@ -1,0 +1,197 @@
+"""What is known of each prompt: where it is, whose it is, how far it is, and how to submit it again."""
+
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeVar
+
+from comfyproxy.comfyui.workflow import Workflow
+from comfyproxy.core.balancing.backend import Backend
+
+MAX_BODIES = 256 * 1024 * 1024
+"""Octets of submissions that are kept, compressed, of all prompts that have not ended."""
+
+MAX_ENDED = 100_000
+"""Prompts that have ended, of which it is still known whose they were: ten servers' whole histories."""
+
+_LEVEL = 1
+Key = TypeVar("Key")
+
+
+class Phase(Enum):
+    """How far a prompt is.
+
+    SENDING is on its way to a server, for the first time or from another one; in a server's queue it is
+    PENDING or RUNNING.
+    """
+
+    SENDING = "sending"
+    PENDING = "pending"
+    RUNNING = "running"
+    ENDED = "ended"
+
+
+@dataclass(slots=True, eq=False)
+class Prompt:
+    """One prompt, from its submission to its end.
+
+    ``owner`` is the fingerprint of the caller whose it is. ``body`` is its submission, compressed, empty if
+    that is not kept; ``fields`` are those of the client's request that its server gets too. ``created`` is in
+    milliseconds since the epoch, as ComfyUI has it, and ``since`` when its phase and its server became these.
+    ``runs`` counts the times that it began to run.
+
+    ``is_found`` says that it was found on a server, ``is_listed`` that a server has had it, ``is_taken_out``
+    that we deleted it from its server's queue, ``is_withdrawn`` that it is not wanted any more.
+    """
+
+    prompt_id: str
+    client_id: str
+    owner: str
+    backend: Backend
+    number: float
+    workflow: Workflow | None = None
+    phase: Phase = Phase.SENDING
+    since: float = 0.0
+    created: int = 0
+    body: bytes = b""
+    fields: bytes = b""
+    is_found: bool = False
+    is_listed: bool = False
+    is_taken_out: bool = False
+    is_withdrawn: bool = False
+    runs: int = 0
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether it is in the queue of its server, as far as is known."""
+        return self.phase in (Phase.PENDING, Phase.RUNNING)
+
+    @property
+    def submission(self) -> bytes:
+        """Its submission as it was kept; empty if it was not."""
+        return unpack(self.body)
+
+    def becomes(self, phase: Phase, now: float) -> None:
+        """It is in ``phase`` from now on."""
+        self.phase, self.since = phase, now
+
+
+def unpack(body: bytes) -> bytes:
+    """The submission that was kept as ``body``."""
+    return zlib.decompress(body) if body else b""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What is remembered of a prompt that has ended."""
+
+    backend: Backend
+    client_id: str
+    owner: str
+
+
+class Ledger:
+    """The prompts of one pool, by their id; those that ended too, as long as there is room."""
+
+    def __init__(self, max_bodies: int = MAX_BODIES, max_ended: int = MAX_ENDED) -> None:
+        self._active: dict[str, Prompt] = {}
+        self._by_backend: dict[Backend, dict[str, Prompt]] = {}
+        self._by_client: dict[str, dict[str, Prompt]] = {}
+        self._ended: OrderedDict[str, Ended] = OrderedDict()
+        self._bodies = 0
+        self._max_bodies = max_bodies
+        self._max_ended = max_ended
+
+    def __len__(self) -> int:
+        """Prompts that have not ended."""
+        return len(self._active)
+
+    def __iter__(self) -> Iterator[Prompt]:
+        """The prompts that have not ended, in the order in which they came."""
+        return iter(tuple(self._active.values()))
+
+    def get(self, prompt_id: str) -> Prompt | None:
+        """The prompt of that id if it has not ended."""
+        return self._active.get(prompt_id)
+
+    def ended(self, prompt_id: str) -> Ended | None:
+        """What is remembered of the prompt of that id if it has ended."""
+        return self._ended.get(prompt_id)
+
+    def backend_of(self, prompt_id: str) -> Backend | None:
+        """Where the prompt of that id is, or was when it ended."""
+        known = self._active.get(prompt_id) or self._ended.get(prompt_id)
+        return None if known is None else known.backend
+
+    def on(self, backend: Backend) -> tuple[Prompt, ...]:
+        """The prompts that are on ``backend`` or on their way there."""
+        return tuple(self._by_backend.get(backend, {}).values())
+
+    def of(self, client_id: str) -> tuple[Prompt, ...]:
+        """The prompts that were submitted under ``client_id``."""
+        return tuple(self._by_client.get(client_id, {}).values())
+
+    def count(self, client_id: str) -> int:
+        """How many they are."""
+        return len(self._by_client.get(client_id, ()))
+
+    def queued_on(self, backend: Backend) -> int:
+        """How many prompts ``backend`` should have in its queue, what runs included."""
+        return sum(prompt.is_queued for prompt in self._by_backend.get(backend, {}).values())
+
+    def add(self, prompt: Prompt, submission: bytes = b"") -> None:
+        """Remember ``prompt``, and its ``submission`` if there is room for it."""
+        former = self._active.get(prompt.prompt_id)
+        if former is not None:
+            self.drop(former)
+        self._ended.pop(prompt.prompt_id, None)
+        self._active[prompt.prompt_id] = prompt
+        self._by_backend.setdefault(prompt.backend, {})[prompt.prompt_id] = prompt
+        self._by_client.setdefault(prompt.client_id, {})[prompt.prompt_id] = prompt
+        if submission:
+            self.keep(prompt, submission)
+
+    def keep(self, prompt: Prompt, submission: bytes) -> None:
+        """Keep ``submission`` for ``prompt``, if there is room."""
+        body = zlib.compress(submission, _LEVEL)
+        if self._bodies - len(prompt.body) + len(body) <= self._max_bodies:
+            self._bodies += len(body) - len(prompt.body)
+            prompt.body = body
+
+    def assign(self, prompt: Prompt, backend: Backend) -> None:
+        """``prompt`` is on ``backend`` now, or on its way there."""
+        if prompt.backend is not backend:
+            self._leave(self._by_backend, prompt.backend, prompt)
+            prompt.backend = backend
+            self._by_backend.setdefault(backend, {})[prompt.prompt_id] = prompt
+
+    def end(self, prompt: Prompt) -> None:
+        """``prompt`` is over; whose it was is remembered."""
+        if self.drop(prompt):
+            self.remember(prompt.prompt_id, Ended(prompt.backend, prompt.client_id, prompt.owner))
+
+    def drop(self, prompt: Prompt) -> bool:
+        """Forget ``prompt``: it never came to be, or another took its place; whether it was known."""
+        if self._active.get(prompt.prompt_id) is not prompt:
+            return False
+        del self._active[prompt.prompt_id]
+        self._leave(self._by_backend, prompt.backend, prompt)
+        self._leave(self._by_client, prompt.client_id, prompt)
+        self._bodies -= len(prompt.body)
+        prompt.body, prompt.phase = b"", Phase.ENDED
+        return True
+
+    def remember(self, prompt_id: str, ended: Ended) -> None:
+        """Remember of a prompt that it has ended."""
+        self._ended.pop(prompt_id, None)
+        self._ended[prompt_id] = ended
+        while len(self._ended) > self._max_ended:
+            self._ended.popitem(last=False)
+
+    def _leave(self, index: dict[Key, dict[str, Prompt]], key: Key, prompt: Prompt) -> None:
+        group = index[key]
+        del group[prompt.prompt_id]
+        if not group:
+            del index[key]

@@ -1,0 +1,142 @@
+"""Giving a server that has nothing to do a prompt that waits elsewhere, unnoticed by its client.
+
+ComfyUI answers a deletion alike whether there was something to delete, something that runs already, or
+nothing. So after it the server is asked for the prompt, and only one that it does not have any more goes on.
+"""
+
+from collections.abc import Iterator
+
+from comfyproxy.comfyui.merging.documents import read_body
+from comfyproxy.comfyui.prompts.dispatch import Dispatch
+from comfyproxy.comfyui.prompts.ledger import Phase, Prompt
+from comfyproxy.comfyui.prompts.locating import Found, Place, look_up
+from comfyproxy.comfyui.prompts.losing import conclude, end_with_error, name_of
+from comfyproxy.comfyui.prompts.sending import Sent, Verdict, send
+from comfyproxy.comfyui.prompts.withdrawing import ask_to, take_back
+from comfyproxy.comfyui.scheduling.scheduler import Move
+from comfyproxy.comfyui.wire import read_object
+from comfyproxy.core.balancing.backend import Backend
+from comfyproxy.core.balancing.operations import Operation, Reply
+
+RETRY = 2.0
+"""Seconds until a prompt that no server takes is offered again."""
+
+
+def plan_moves(dispatch: Dispatch) -> Iterator[Operation]:
+    """The moves that are worth it now."""
+    candidates = frozenset(dispatch.candidates())
+
+    def movable(prompt_id: str) -> bool:
+        prompt = dispatch.ledger.get(prompt_id)
+        return prompt is not None and is_movable(prompt)
+
+    def can_run(prompt_id: str, backend: Backend) -> bool:
+        prompt = dispatch.ledger.get(prompt_id)
+        return backend in candidates and prompt is not None and _can_run(dispatch, prompt, backend)
+
+    for _ in range(len(candidates)):
+        move = dispatch.scheduler.next_move(dispatch.now, movable, can_run)
+        if move is None:
+            return
+        # From now on the plan has it there: what follows is planned with it.
+        dispatch.scheduler.moved(move)
+        prompt = dispatch.ledger.get(move.prompt_id)
+        assert prompt is not None
+        prompt.becomes(Phase.SENDING, dispatch.now)
+        yield carry_out(dispatch, prompt, move)
+
+
+def is_movable(prompt: Prompt) -> bool:
+    """Whether ``prompt`` waits, and we can submit it again. What others submitted, others may move."""
+    return prompt.phase is Phase.PENDING and not prompt.is_found and bool(prompt.body)
+
+
+def _can_run(dispatch: Dispatch, prompt: Prompt, backend: Backend) -> bool:
+    document = read_object(prompt.submission) or {}
+    return not dispatch.catalogs.lacking(backend, document.get("prompt") or {})
+
+
+def carry_out(dispatch: Dispatch, prompt: Prompt, move: Move) -> Operation:
+    """Take ``prompt`` from its server to another one."""
+    found: Found = yield from _take_out(dispatch, prompt)
+    if prompt.phase is not Phase.SENDING:
+        return
+    if found.place is Place.HISTORY:
+        conclude(dispatch, prompt, found)
+    elif found.place is Place.ABSENT:
+        prompt.number = move.number
+        dispatch.begin(prompt, move.target)
+        yield from _send_on(dispatch, prompt)
+    else:
+        _stays(dispatch, prompt, found.place is Place.RUNNING)
+
+
+def _take_out(dispatch: Dispatch, prompt: Prompt) -> Operation:
+    reply: Reply = yield ask_to(prompt.backend, b"/queue", "delete", [prompt.prompt_id])
+    prompt.is_taken_out = reply.status == 200 or reply.was_sent
+    if reply.status != 200:
+        return Found(Place.UNKNOWN, why=reply.why)
+    return (yield from look_up(prompt.backend, prompt.prompt_id))
+
+
+def _stays(dispatch: Dispatch, prompt: Prompt, is_running: bool) -> None:
+    """``prompt`` is still where it was, or its server does not say: then it will be asked again."""
+    prompt.becomes(Phase.PENDING, dispatch.now)
+    dispatch.scheduler.adopt(
+        prompt.prompt_id,
+        prompt.workflow,
+        prompt.owner,
+        prompt.backend,
+        prompt.number,
+        is_running,
+        dispatch.now,
+    )
+    if is_running:
+        dispatch.started(prompt, dispatch.now)
+    else:
+        dispatch.server(prompt.backend).check_soon(dispatch.now)
+
+
+def resubmit(dispatch: Dispatch, prompt: Prompt) -> Operation:
+    """Bring a prompt that no server has to the best one; it waits where there is none."""
+    dispatch.stranded[prompt.prompt_id] = float("inf")
+    document = read_object(prompt.submission) or {}
+    able, _ = yield from dispatch.catalogs.sort_out(
+        dispatch.candidates(), document.get("prompt") or {}, dispatch.now
+    )
+    if dispatch.stranded.pop(prompt.prompt_id, None) is None:
+        # Meanwhile it was withdrawn, or found.
+        return
+    if not able:
+        dispatch.stranded[prompt.prompt_id] = dispatch.now + RETRY
+        return
+    placed = dispatch.scheduler.place(prompt.prompt_id, prompt.workflow, prompt.owner, able, dispatch.now)
+    prompt.number, prompt.is_taken_out = placed.number, False
+    dispatch.begin(prompt, placed.backend)
+    yield from _send_on(dispatch, prompt)
+
+
+def _send_on(dispatch: Dispatch, prompt: Prompt) -> Operation:
+    """Send ``prompt`` to the server that it has been given; if it does not arrive, another one will be."""
+    sent: Sent = yield from send(dispatch, prompt)
+    prompt.is_taken_out = False
+    if sent.verdict is Verdict.TAKEN:
+        if prompt.is_withdrawn:
+            yield from take_back(prompt.backend, prompt.prompt_id, prompt.phase is Phase.RUNNING)
+            dispatch.dropped(prompt, dispatch.now)
+    elif prompt.is_withdrawn:
+        dispatch.dropped(prompt, dispatch.now)
+    elif sent.verdict is Verdict.REFUSED:
+        end_with_error(
+            dispatch, prompt, f"The server {name_of(prompt.backend)} refused this prompt: {_said(sent)}"
+        )
+    else:
+        dispatch.scheduler.ended(prompt.prompt_id, dispatch.now, False)
+        dispatch.stranded[prompt.prompt_id] = dispatch.now + RETRY
+
+
+def _said(sent: Sent) -> str:
+    try:
+        return read_body(sent.reply)[:2000].decode(errors="replace") if sent.reply is not None else ""
+    except ValueError:
+        return ""

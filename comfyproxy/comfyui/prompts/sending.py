@@ -1,0 +1,87 @@
+"""Bringing a prompt to one server: its client's WebSocket first, then its input files, then the prompt."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from comfyproxy.comfyui.prompts.dispatch import Dispatch
+from comfyproxy.comfyui.prompts.ledger import Prompt
+from comfyproxy.comfyui.prompts.locating import Place, look_up
+from comfyproxy.core.balancing.operations import Ask, OpenSocket, Operation, Reply
+from comfyproxy.core.http.headers import HOP_BY_HOP
+from comfyproxy.core.http.http1 import RequestHead
+
+TIMEOUT = 120.0
+"""Seconds that a server may take to accept a prompt: while it loads a model it answers nobody."""
+
+PASSED_OVER = HOP_BY_HOP | frozenset(
+    b"host content-length content-type content-encoding expect origin sec-fetch-site accept-encoding "
+    b"if-none-match if-modified-since range".split()
+)
+"""Fields of a client's request that say nothing of the requests that are made of it."""
+
+UNAVAILABLE = frozenset((502, 503, 504))
+
+
+class Verdict(Enum):
+    """What a server did with a prompt."""
+
+    TAKEN = "taken"
+    REFUSED = "refused"
+    UNREACHED = "unreached"
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What came of sending a prompt; ``reply`` is the server's answer if there was one."""
+
+    verdict: Verdict
+    reply: Reply | None = None
+    why: str = ""
+
+
+def fields_of(head: RequestHead, dispatch: Dispatch) -> bytes:
+    """The fields of a client's request that go on with the requests that are made of it."""
+    return head.block.passing(PASSED_OVER, dispatch.callers.cookies)
+
+
+def with_members(submission: bytes, members: Mapping[str, Any]) -> bytes:
+    """``submission``, a JSON object that is not empty, with ``members`` in it.
+
+    They go last: of several members of one name Python's ``json``, which ComfyUI reads with, takes the last.
+    """
+    brace = submission.rindex(b"}")
+    return b"%b, %b" % (submission[:brace], json.dumps(members)[1:].encode())
+
+
+def send(dispatch: Dispatch, prompt: Prompt) -> Operation:
+    """Bring ``prompt`` to its server, which it has just been given; returns `Sent`."""
+    backend = prompt.backend
+    watcher = dispatch.watcher(prompt)
+    is_heard = yield OpenSocket(watcher, backend)
+    if not is_heard:
+        return Sent(Verdict.UNREACHED, why="its WebSocket cannot be had")
+    submission = prompt.submission
+    yield from dispatch.bring(submission, backend, prompt)
+    body = with_members(submission, {"number": prompt.number})
+    sent_at = dispatch.now
+    reply: Reply = yield Ask(backend, b"POST", b"/prompt", body, fields=prompt.fields, timeout=TIMEOUT)
+    if reply.status == 200:
+        dispatch.accepted(prompt, sent_at)
+        return Sent(Verdict.TAKEN, reply)
+    if reply.head is None and reply.was_sent:
+        return (yield from _find_out(dispatch, prompt, reply, sent_at))
+    if reply.head is None or reply.status in UNAVAILABLE:
+        return Sent(Verdict.UNREACHED, reply, reply.why or f"it answered {reply.status}")
+    return Sent(Verdict.REFUSED, reply)
+
+
+def _find_out(dispatch: Dispatch, prompt: Prompt, reply: Reply, sent_at: float) -> Operation:
+    """The answer was lost: the server may have the prompt or not."""
+    found = yield from look_up(prompt.backend, prompt.prompt_id)
+    if found.place in (Place.ABSENT, Place.UNKNOWN):
+        return Sent(Verdict.UNREACHED, reply, reply.why)
+    dispatch.accepted(prompt, sent_at)
+    return Sent(Verdict.TAKEN, reply)

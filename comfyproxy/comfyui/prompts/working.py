@@ -1,0 +1,38 @@
+"""What is to be done about the prompts of a pool beside requests: asking servers, giving them up, moving."""
+
+from collections.abc import Iterator
+
+from comfyproxy.comfyui.prompts.dispatch import Dispatch
+from comfyproxy.comfyui.prompts.losing import give_up
+from comfyproxy.comfyui.prompts.moving import plan_moves, resubmit
+from comfyproxy.comfyui.prompts.reconciling import reconcile
+from comfyproxy.core.balancing.operations import Operation
+
+
+def work(dispatch: Dispatch, now: float) -> Iterator[Operation]:
+    """The operations to begin now."""
+    dispatch.now = now
+    dispatch.drop_sessions(now)
+    dispatch.forget_removed()
+    for server in tuple(dispatch.servers.values()):
+        if server.is_lost(now):
+            give_up(dispatch, server.backend)
+        elif server.is_due(now):
+            yield reconcile(dispatch, server.backend)
+    yield from _read_catalogs(dispatch, now)
+    for prompt_id, due in tuple(dispatch.stranded.items()):
+        prompt = dispatch.ledger.get(prompt_id)
+        if prompt is None:
+            del dispatch.stranded[prompt_id]
+        elif due <= now:
+            yield resubmit(dispatch, prompt)
+    yield from plan_moves(dispatch)
+
+
+def _read_catalogs(dispatch: Dispatch, now: float) -> Iterator[Operation]:
+    """Learn what a server can run as soon as it is there: the first prompt need not wait for it."""
+    new = dispatch.catalogs.never_asked(
+        server.backend for server in dispatch.servers.values() if server.is_connected
+    )
+    for backend in new:
+        yield dispatch.catalogs.fetch([backend], now)
