@@ -127,7 +127,7 @@ class Asking:
         was_sent = self._was_sent
         if not isinstance(error, OutOfDescriptors):
             self.proxy.note_failure(self.backend, error)
-        self._end(Outcome.ABANDONED if isinstance(error, OutOfDescriptors) else outcome_of(error))
+        self._end(_told_by(error))
         self._failed(error, was_sent)
 
     def _failed(self, error: BackendError, was_sent: bool) -> None:
@@ -218,6 +218,14 @@ class Question(Asking):
 
     def _failed(self, error: BackendError, was_sent: bool) -> None:
         self._done(Reply(self.backend, why=str(error), was_sent=was_sent))
+
+
+def _told_by(error: BackendError) -> Outcome:
+    """What ``error`` says of the backend."""
+    # A ComfyUI that loads a model may answer nothing for longer than we ask, and has work all the same
+    # (`Pool.observed`): who finds that out is the probe.
+    is_slow = isinstance(error, BackendTimeout) and error.request_was_sent
+    return Outcome.ABANDONED if is_slow or isinstance(error, OutOfDescriptors) else outcome_of(error)
 
 
 def compose(ask: Ask, rules: HeaderRules | None = None) -> bytes:

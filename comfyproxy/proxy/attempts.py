@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 OUT_OF_DESCRIPTORS = "This proxy has too many connections open to make one more to a server."
 
+FAILURE = "The proxy failed."
+
 MOMENT = 0.1
 """Seconds until the second try to get a connection when there was no descriptor for it."""
 
@@ -176,7 +178,7 @@ class Attempts:
         except Exception:
             # It is somebody else whose work has just ended and who calls this: that one must not suffer.
             self.proxy.log_of_failures.failure("A request that had waited failed")
-            self._give_up(500, "The proxy failed.")
+            self._give_up(500, FAILURE)
 
     def deadline_passed(self) -> None:
         """There was no room in time."""

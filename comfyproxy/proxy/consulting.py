@@ -7,7 +7,6 @@
 A router that has nothing to say costs a call. What it may say is in `comfyproxy.core.balancing.routing`.
 """
 
-from http import HTTPStatus
 from typing import Any
 
 from comfyproxy.core.balancing.backend import Outcome
@@ -22,7 +21,8 @@ from comfyproxy.core.balancing.routing import (
     Respond,
     Search,
 )
-from comfyproxy.proxy.attempts import RequestAttempts
+from comfyproxy.core.http.answers import Answer, reason_of
+from comfyproxy.proxy.attempts import FAILURE, RequestAttempts
 from comfyproxy.proxy.operations import FAILED, Running
 
 SLICE = 64 * 1024
@@ -30,7 +30,6 @@ SLICE = 64 * 1024
 
 NO_WEBSOCKET = "This is a WebSocket, and the request does not ask for one."
 
-_REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 _WITHOUT_BODY = frozenset((204, 304))
 
 
@@ -80,7 +79,12 @@ class Consulting(RequestAttempts):
         assert self.route is not None
         router = self.route.balancer.router
         if router is not None:
-            decision = router.route(self.head, body, self.proxy.reactor.seconds())
+            try:
+                decision = router.route(self.head, body, self.proxy.reactor.seconds())
+            except Exception:
+                self.proxy.log_of_failures.failure("A router failed")
+                self.refuse(500, FAILURE)
+                return
             if not isinstance(decision, Default) and not self._follow(decision, body):
                 return
         self.route.balancer.budget.requests += 1
@@ -158,7 +162,7 @@ class Consulting(RequestAttempts):
             # The client is gone; it was for the sake of what it did that the operation went on.
             return
         if decision is FAILED:
-            self.refuse(500, "The proxy failed.")
+            self.refuse(500, FAILURE)
             return
         try:
             if self._follow(decision, self._body):
@@ -167,7 +171,7 @@ class Consulting(RequestAttempts):
                 self._choose()
         except Exception:
             self.proxy.log_of_failures.failure("What an operation decided could not be done")
-            self.break_off(500, "The proxy failed.")
+            self.break_off(500, FAILURE)
 
     def break_off(self, status: int, message: str) -> None:
         """The request went wrong on its way."""
@@ -198,18 +202,23 @@ class Consulting(RequestAttempts):
             assert self.route is not None
             self.backend = decision.backend
             self.proxy.log.routed(decision.backend, len(self.route.balancer.pool.backends))
+        fields = self._own_fields(decision)
+        if self.request_complete:
+            self._respond_in_slices(decision, fields)
+            return
+        # Nobody reads the rest of the request, so the connection ends behind the answer.
+        answer = Answer(decision.status, fields, decision.body)
+        self.sent = len(answer.body)
+        self._end(Outcome.ANSWERED)
+        self.front.answer(answer)
+
+    def _respond_in_slices(self, decision: Respond, fields: bytes) -> None:
         body = memoryview(decision.body)
         if self.head.method == b"HEAD" or decision.status in _WITHOUT_BODY:
             body = body[:0]
         first, self._rest = bytes(body[:SLICE]), body[SLICE:]
         self.sent = len(first)
-        self.front.begin(
-            decision.status,
-            _REASONS.get(decision.status, b""),
-            self._own_fields(decision),
-            first,
-            True,
-        )
+        self.front.begin(decision.status, reason_of(decision.status), fields, first, True)
         self._respond_on()
 
     def _own_fields(self, decision: Respond) -> bytes:

@@ -133,13 +133,9 @@ class Line:
         is_needed = is_wanted or bool(self._waiting) or now < self._held_until
         if not is_needed:
             self.hang_up()
-        elif self.is_resting and now >= self._rest_until and (self._waiting or self._is_worth_it):
+        elif self.is_resting and now >= self._rest_until and (self._waiting or self.backend.takes_pins):
             self._begin()
         return is_needed or not self.is_resting or now < self._rest_until
-
-    @property
-    def _is_worth_it(self) -> bool:
-        return self.backend.takes_pins and not self.backend.removed
 
     def open(self, opening: "Opening") -> None:
         """Have it opened for ``opening``, at once if it has only been waiting after a failure."""

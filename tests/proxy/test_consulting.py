@@ -1,14 +1,15 @@
-"""What an exchange does when its router answers by itself, takes steps first, or has a WebSocket to give."""
+"""What an exchange does when its router answers by itself; what holds for all fronts is in
+``tests/proxy_rules/test_routers.py``."""
 
 import pytest
 
-from comfyproxy.core.balancing.operations import Ask, AskAddress
-from comfyproxy.core.balancing.routing import Default, NeedBody, Operate, Pin, Refuse, Respond
-from comfyproxy.testing import ScriptedBackend, Step
-from comfyproxy.testing.rig import OK
+from comfyproxy.core.balancing.operations import Ask
+from comfyproxy.core.balancing.routing import Operate, Respond
+from comfyproxy.core.config import Limits, Timeouts
+from comfyproxy.core.http.headerrules import compile_rules, parse_rule
+from comfyproxy.testing import ScriptedBackend
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n"
 
 
 class Router:
@@ -23,138 +24,11 @@ class Router:
     def route(self, head, body, now):
         return self.decide(head, body)
 
-    def place(self, head, body, backend, now):
-        return None
-
-    def learn(self, answer, body, backend, now):
-        raise AssertionError("nothing was to be watched")
-
-    def cookies(self, value):
-        return value
-
-
-def returning(decision, *steps, seen=None):
-    """An operation that takes ``steps``, puts what came of them into ``seen`` and returns ``decision``."""
-    for step in steps:
-        came = yield step
-        if seen is not None:
-            seen.append(came)
-    return decision
-
-
-def operating(decision, *steps, seen=None, outlasts=False):
-    return Router(lambda head, body: Operate(returning(decision, *steps, seen=seen), outlasts))
-
 
 @pytest.fixture
 def rig_with(make_rig):
-    """Makes a rig whose router decides so; its backends are silent unless there are others."""
-
-    def make(decide, *backends, **settings):
-        router = decide if isinstance(decide, Router) else Router(decide)
-        return make_rig(*(backends or (ScriptedBackend(),)), router=router, **settings)
-
-    return make
-
-
-def test_a_router_may_answer_by_itself(rig_with):
-    rig = rig_with(lambda head, body: Respond(201, b'{"a": 1}', fields=b"X-Own: 1\r\n"))
-    client = rig.ask(GET + GET)
-    first, second = client.received.split(b"HTTP/1.1 201 Created\r\n")[1:]
-    assert first.endswith(b'\r\n\r\n{"a": 1}')
-    assert b"Content-Type: application/json; charset=utf-8\r\nContent-Length: 8\r\nX-Own: 1\r\n" in first
-    assert b"\r\nDate: " in first
-    assert second == first
-    assert not client.ended
-    assert rig.backend.connections == []
-
-
-def test_an_operation_decides_after_its_steps(rig_with):
-    backend = ScriptedBackend([Step(send=OK)])
-    seen = []
-    rig = rig_with(lambda head, body: None, backend)
-    ask = Ask(rig.pool.backends[0], b"GET", b"/queue")
-    rig.balancer.router.decide = lambda head, body: Operate(
-        returning(Respond(200, b"done"), ask, AskAddress(), seen=seen)
-    )
-    client = rig.ask(GET)
-    assert client.received.endswith(b"\r\n\r\ndone")
-    assert seen[0].status == 200
-    assert seen[0].body == b"ok"
-    assert seen[1] == b"192.0.2.1"
-
-
-def test_an_operation_may_choose_a_backend_which_gets_the_body(rig_with):
-    backends = [ScriptedBackend([Step(after=b"body", send=OK)]) for _ in range(2)]
-    rig = rig_with(lambda head, body: None, *backends)
-    target = rig.pool.backends[1]
-    rig.balancer.router.decide = lambda head, body: (
-        NeedBody(10) if body is None else Operate(returning(Pin(target)))
-    )
-    client = rig.ask(POST + b"body")
-    assert client.received.endswith(b"ok")
-    assert backends[1].requests[0].endswith(b"\r\n\r\nbody")
-    assert backends[0].requests == []
-
-
-def test_a_body_that_nobody_asked_for_streams_after_the_operation(rig_with):
-    backend = ScriptedBackend([Step(after=b"body", send=OK)])
-    rig = rig_with(operating(Default()), backend)
-    assert rig.ask(POST + b"body").received.endswith(b"ok")
-
-
-def test_an_operation_may_refuse(rig_with):
-    rig = rig_with(operating(Refuse(403, "Not you.")))
-    assert b" 403 " in rig.ask(GET).received
-
-
-def test_an_operation_that_raises_is_500_and_logged(rig_with, flush_logged_errors):
-    def failing():
-        yield AskAddress()
-        raise ZeroDivisionError
-
-    rig = rig_with(lambda head, body: Operate(failing()))
-    assert b" 500 " in rig.ask(GET).received
-    assert len(flush_logged_errors(ZeroDivisionError)) == 1
-
-
-def test_an_operation_that_decides_nothing_a_router_may_is_500(rig_with, flush_logged_errors):
-    rig = rig_with(operating(None))
-    assert b" 500 " in rig.ask(GET).received
-    assert len(flush_logged_errors(TypeError)) == 1
-
-
-class Closed(list):
-    def operation(self, *steps):
-        try:
-            for step in steps:
-                self.append((yield step))
-        except GeneratorExit:
-            self.append("closed")
-            raise
-        self.append("done")
-        return Respond(200, b"")
-
-
-@pytest.mark.parametrize("outlasts", [False, True])
-def test_a_client_that_leaves_ends_an_operation_that_does_not_outlast_it(rig_with, outlasts):
-    rig = rig_with(lambda head, body: None)
-    closed = Closed()
-    ask = Ask(rig.pool.backends[0], b"POST", b"/prompt", b"{}")
-    rig.balancer.router.decide = lambda head, body: Operate(closed.operation(ask), outlasts)
-    client = rig.ask(GET)
-    client.close()
-    rig.network.run()
-    (connection,) = rig.backend.connections
-    if outlasts:
-        assert closed == []
-        connection.send(OK)
-        rig.network.run()
-        assert [getattr(one, "status", one) for one in closed] == [200, "done"]
-    else:
-        assert closed == ["closed"]
-        assert connection.ended
-    assert rig.leases == 0
+    """Makes a rig whose router decides so, and whose backend is silent."""
+    return lambda decide, **settings: make_rig(ScriptedBackend(), router=Router(decide), **settings)
 
 
 def test_a_long_answer_goes_out_as_the_client_takes_it(rig_with):
@@ -173,7 +47,7 @@ def test_a_long_answer_goes_out_as_the_client_takes_it(rig_with):
 
 
 def test_who_has_done_the_work_is_in_the_log(rig_with):
-    rig = rig_with(lambda head, body: None, log="routing")
+    rig = rig_with(None, log="routing")
     rig.balancer.router.decide = lambda head, body: Respond(200, b"", backend=rig.pool.backends[0])
     rig.ask(GET)
     rig.advance(1)
@@ -186,3 +60,81 @@ def test_an_answer_without_a_body_has_none(rig_with, method, status):
     client = rig.ask(GET.replace(b"GET", method))
     assert client.received.endswith(b"\r\n\r\n")
     assert (b"Content-Length: 2" in client.received) == (method == b"HEAD")
+
+
+def test_a_client_that_takes_a_long_answer_too_slowly_is_cut_off(rig_with):
+    body = b"x" * 3_000_000
+    limits, timeouts = Limits(min_rate=1000), Timeouts(idle=60)
+    rig = rig_with(lambda head, body_: Respond(200, body), limits=limits, timeouts=timeouts)
+    client = rig.client()
+    client.pause()
+    rig.ask(GET, client=client)
+    rig.advance(130)
+    assert rig.proxy.connections == set()
+    client.resume()
+    rig.network.run()
+    assert len(client.received) < 3_000_000
+
+
+def test_requests_behind_a_long_answer_are_answered_after_it(rig_with):
+    rig = rig_with(lambda head, body: Respond(200, head.target * 100_000))
+    client = rig.client()
+    client.pause()
+    rig.ask(GET + GET.replace(b"/ ", b"/b ") + GET.replace(b"/ ", b"/c "), client=client)
+    client.resume()
+    rig.network.run()
+    bodies = [part.partition(b"\r\n\r\n")[2] for part in client.received.split(b"HTTP/1.1 200 OK\r\n")[1:]]
+    assert bodies == [b"/" * 100_000, b"/b" * 100_000, b"/c" * 100_000]
+
+
+def test_the_route_s_rules_for_answers_hold_for_ours(rig_with):
+    rig = rig_with(lambda head, body: Respond(200, b"", fields=b"X-Gone: 1\r\n"))
+    (route,) = rig.proxy.routes.routes
+    rules = compile_rules(
+        parse_rule(text, "response") for text in ("set X-Server: a{server}b", "remove X-Gone")
+    )
+    object.__setattr__(route, "response_rules", rules)
+    client = rig.ask(GET)
+    assert b"\r\nX-Server: ab\r\n" in client.received
+    assert b"X-Gone" not in client.received
+
+
+def test_an_operation_that_outlasts_its_client_ends_with_the_proxy(rig_with, make_rig):
+    rig = rig_with(None)
+    ends = []
+
+    def operation():
+        try:
+            yield Ask(rig.pool.backends[0], b"POST", b"/prompt")
+        finally:
+            ends.append("closed")
+
+    rig.balancer.router.decide = lambda head, body: Operate(operation(), outlasts=True)
+    client = rig.ask(GET)
+    client.close()
+    rig.network.run()
+    assert ends == []
+    assert rig.leases == 1
+    for running in tuple(rig.proxy.operations):
+        running.stop()
+    assert ends == ["closed"]
+    assert rig.leases == 0
+
+
+def test_an_operation_is_closed_when_the_proxy_stops_waiting(rig_with):
+    rig = rig_with(None)
+    ends = []
+
+    def operation():
+        try:
+            yield Ask(rig.pool.backends[0], b"GET", b"/queue")
+        finally:
+            ends.append("closed")
+
+    rig.balancer.router.decide = lambda head, body: Operate(operation())
+    client = rig.ask(GET)
+    for connection in tuple(rig.proxy.connections):
+        connection.end()
+    rig.network.run()
+    assert ends == ["closed"]
+    assert b" 503 " in client.received

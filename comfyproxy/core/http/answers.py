@@ -8,6 +8,7 @@ page shows the sentence.
 import json
 import re
 from dataclasses import dataclass
+from http import HTTPStatus
 from uuid import uuid4
 
 from comfyproxy.core.http.http1 import RequestHead
@@ -20,6 +21,10 @@ REASONS = {
     501: "Not Implemented", 502: "Bad Gateway", 503: "Service Unavailable", 504: "Gateway Timeout",
     505: "HTTP Version Not Supported", 508: "Loop Detected",
 }  # fmt: skip
+
+_REASONS = {status.value: status.phrase.encode() for status in HTTPStatus} | {
+    status: reason.encode() for status, reason in REASONS.items()
+}
 
 ADVICE = {
     408: "Send the whole request sooner.",
@@ -53,7 +58,12 @@ class Answer:
     @property
     def reason(self) -> bytes:
         """The reason phrase that goes with `status`."""
-        return REASONS.get(self.status, "").encode()
+        return reason_of(self.status)
+
+
+def reason_of(status: int) -> bytes:
+    """The reason phrase of ``status`` (RFC 9110 section 15); empty if it has none."""
+    return _REASONS.get(status, b"")
 
 
 def make_answer(

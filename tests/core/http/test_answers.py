@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comfyproxy.core.http.answers import REASONS, Answer, choose_request_id, make_answer, wants_json
+from comfyproxy.core.http.answers import (
+    REASONS,
+    Answer,
+    choose_request_id,
+    make_answer,
+    reason_of,
+    wants_json,
+)
 from comfyproxy.core.http.http1 import RequestHead, parse_request_head
 
 
@@ -201,3 +208,7 @@ def test_another_one_is_replaced(value: bytes) -> None:
     made = choose_request_id(with_id(value))
     assert len(made) == 32
     assert made != choose_request_id(with_id(value))
+
+
+def test_a_status_has_the_reason_that_its_specification_gives_it() -> None:
+    assert (reason_of(413), reason_of(201), reason_of(299)) == (b"Content Too Large", b"Created", b"")
