@@ -48,7 +48,7 @@ class TestMakeRouter:
 
     def test_another_placement_is_an_error(self, make_pool: MakePool) -> None:
         with pytest.raises(ValueError, match="'client' or 'request'"):
-            make_router("prompt", make_pool())
+            make_router("magic", make_pool())
 
     def test_the_cookie_and_the_randomness_are_the_callers(
         self, make_pool: MakePool, make_head: MakeHead
