@@ -9,7 +9,6 @@ from comfyproxy.comfyui.home import Home
 from comfyproxy.comfyui.identity import Random, fingerprint_in
 from comfyproxy.comfyui.messages import message_key
 from comfyproxy.comfyui.origin import ORIGIN_FIELDS, check_origin
-from comfyproxy.comfyui.ownership import Ownership
 from comfyproxy.comfyui.prompts.dispatch import OBSERVER, Dispatch
 from comfyproxy.comfyui.prompts.editing import (
     cancel_job,
@@ -80,7 +79,6 @@ class PromptRouter:
     ) -> None:
         self._callers = Callers(pool, cookie=cookie, cookie_path=cookie_path, random=random)
         self._dispatch = Dispatch(pool, self._callers, options, random)
-        self._ownership = Ownership(pool, self._callers)
         self._pool = pool
         self._find_route = lru_cache(KEPT_HEADS)(find_route)
         self._home = Home(pool, options.home)
@@ -140,7 +138,7 @@ class PromptRouter:
             case Route.UPLOAD | Route.UPLOAD_MASK:
                 return self._home.upload()
             case Route.VIEW:
-                return self._ownership.view(head, now)
+                return self._dispatch.ownership.view(head, now)
         edit = self._edit(route, argument, head, body)
         if edit is not None:
             return Operate(edit, outlasts=True)
@@ -177,7 +175,7 @@ class PromptRouter:
             case Route.HISTORY:
                 return views.history(backends, query, now)
             case Route.HISTORY_ENTRY:
-                return views.history_of(self._owners(argument, backends), argument, now)
+                return views.history_of(self._owners(argument, backends), argument)
             case Route.JOBS:
                 return views.jobs(backends, query, now)
             case Route.JOB:

@@ -21,9 +21,10 @@ from comfyproxy.comfyui.merging.jobs import (
     read_jobs,
 )
 from comfyproxy.comfyui.merging.known import Known
-from comfyproxy.comfyui.merging.outcomes import queue_info, sum_remaining
 from comfyproxy.comfyui.merging.queue import Queued, merge_queue, read_queue
+from comfyproxy.comfyui.merging.queue_length import queue_info, sum_remaining
 from comfyproxy.comfyui.merging.recent import Recent
+from comfyproxy.comfyui.merging.showing import PLAIN, Showing
 from comfyproxy.comfyui.wire import Document
 from comfyproxy.core.balancing.backend import Backend
 from comfyproxy.core.balancing.operations import Ask, Operation, Reply, Step
@@ -45,21 +46,20 @@ Steps = Generator[Step, Any, Any]
 class Views:
     """The lists of one pool.
 
-    ``known`` gives what the proxy knows of prompts at the moment, ``is_output`` says of a node class whether
-    it makes outputs, and ``heard`` is shown each answer about prompts that have ended, for whoever wants to
-    know whose files these are. Of the operations ``backends`` are the servers to ask and ``query`` is that of
-    the request, without its question mark.
+    ``known`` gives what the proxy knows of prompts at the moment, and ``told`` is told, where a client asks
+    for one prompt, what it made, on which server, and the extra data of its submission. Of the operations
+    ``backends`` are the servers to ask and ``query`` is that of the request, without its question mark.
     """
 
     def __init__(
         self,
         known: Callable[[], Iterable[Known]],
-        is_output: Callable[[str], bool] = lambda _class: False,
-        heard: Callable[[Reply], None] = lambda _reply: None,
+        showing: Showing = PLAIN,
+        told: Callable[[Any, Backend, Document], None] = lambda _outputs, _backend, _extra: None,
     ) -> None:
         self._known = known
-        self._is_output = is_output
-        self._heard = heard
+        self._showing = showing
+        self._told = told
         self._recent = Recent()
         self._without_jobs: dict[Backend, float] = {}
 
@@ -72,7 +72,7 @@ class Views:
 
         def fetch() -> Steps:
             replies = yield from _ask_all(backends, b"/queue")
-            return merge_queue(replies, self._known(), now, self._is_output)
+            return merge_queue(replies, self._known(), now, self._showing)
 
         return self._answer(("queue",), fetch, now)
 
@@ -94,18 +94,18 @@ class Views:
 
         def fetch() -> Steps:
             replies = yield from self._histories(backends, wanted)
-            return merge_history(replies, wanted, self._known(), self._is_output)
+            return merge_history(replies, wanted, self._known(), self._showing)
 
         return self._answer(("history", wanted), fetch, now)
 
-    def history_of(self, backends: Sequence[Backend], prompt_id: str, now: float) -> Operation:
+    def history_of(self, backends: Sequence[Backend], prompt_id: str) -> Operation:
         """GET /history/{prompt_id}; ``backends`` is who has it, if that is known, else all."""
 
-        def fetch() -> Steps:
-            replies = yield from self._entries(backends, prompt_id)
-            return history_of(prompt_id, replies, self._records(), self._is_output)
-
-        return self._answer(None, fetch, now)
+        replies = yield from _ask_all(backends, b"/history/" + _segment(prompt_id))
+        for reply in replies:
+            for ended in read_history(reply) or ():
+                self._told(ended.entry["outputs"], reply.backend, ended.entry["prompt"][3])
+        return Respond(200, history_of(prompt_id, replies, self._records(), self._showing))
 
     def jobs(self, backends: Sequence[Backend], query: bytes, now: float) -> Operation:
         """GET /api/jobs."""
@@ -116,32 +116,36 @@ class Views:
 
         def fetch() -> Steps:
             pages = yield from self._pages(backends, wanted, now)
-            return merge_jobs(pages, wanted, self._known(), now)
+            return merge_jobs(pages, wanted, self._known(), now, self._showing)
 
         return self._answer(("jobs", wanted), fetch, now)
 
     def job(self, backends: Sequence[Backend], prompt_id: str, now: float) -> Operation:
         """GET /api/jobs/{id}; ``backends`` is who has it, if that is known, else all."""
-        target = b"/api/jobs/" + quote(prompt_id, safe="", errors="replace").encode()
         modern, old = self._by_age(backends, now)
-        replies: Replies = yield from _ask_all(modern, target)
+        replies: Replies = yield from _ask_all(modern, b"/api/jobs/" + _segment(prompt_id))
         found = [(reply.backend, job) for reply in replies if isinstance(job := read(reply), dict)]
-        for reply in replies:
-            self._heard(reply)
         old += self._note_age(replies, now)
-        found += yield from self._made(old, prompt_id)
-        body = job_in_full(prompt_id, found, self._records())
+        found += yield from _make_in_full(old, prompt_id)
+        for backend, job in found:
+            self._tell(backend, job)
+        body = job_in_full(prompt_id, found, self._records(), self._showing)
         return Respond(404, NOT_FOUND) if body is None else Respond(200, body)
 
     def _answer(self, key: Hashable, fetch: Callable[[], Steps], now: float) -> Operation:
         """Respond with what is recent of ``key``, or else with what ``fetch`` brings."""
-        body = None if key is None else self._recent.get(key, now)
+        body = self._recent.get(key, now)
         if body is None:
             version = self._recent.version
             body = yield from fetch()
-            if key is not None:
-                self._recent.put(key, body, version, now)
+            self._recent.put(key, body, version, now)
         return Respond(200, body)
+
+    def _tell(self, backend: Backend, job: Document) -> None:
+        workflow = job.get("workflow")
+        extra = workflow.get("extra_data") if isinstance(workflow, dict) else None
+        if "outputs" in job and isinstance(extra, dict):
+            self._told(job["outputs"], backend, extra)
 
     def _records(self) -> dict[str, Known]:
         return {record.prompt_id: record for record in self._known()}
@@ -149,19 +153,11 @@ class Views:
     def _histories(self, backends: Sequence[Backend], wanted: HistoryQuery) -> Steps:
         """The answers of all to ``wanted``; of a history that is too long to be read, its latest entries."""
         replies = list((yield from _ask_all(backends, wanted.target)))
-        long = [reply.backend for reply in replies if reply.was_too_long]
-        if long:
-            replies += yield from _ask_all(long, HistoryQuery(MIN_TAIL).target)
-        for reply in replies:
-            self._heard(reply)
-        return replies
-
-    def _entries(self, backends: Sequence[Backend], prompt_id: str) -> Steps:
-        replies = yield from _ask_all(
-            backends, b"/history/" + quote(prompt_id, safe="", errors="replace").encode()
-        )
-        for reply in replies:
-            self._heard(reply)
+        size = min(MIN_TAIL, wanted.max_items or MIN_TAIL)
+        while size > 0 and (long := [reply.backend for reply in replies if reply.was_too_long]):
+            replies = [reply for reply in replies if not reply.was_too_long]
+            replies += yield from _ask_all(long, HistoryQuery(size).target)
+            size //= 4
         return replies
 
     def _by_age(self, backends: Sequence[Backend], now: float) -> tuple[list[Backend], list[Backend]]:
@@ -180,8 +176,6 @@ class Views:
         spare = min(SPARE, sum(1 for _ in self._known()))
         modern, old = self._by_age(backends, now)
         replies: Replies = yield from _ask_all(modern, wanted.target(spare))
-        for reply in replies:
-            self._heard(reply)
         pages = [page for reply in replies if (page := read_jobs(reply)) is not None]
         old += self._note_age(replies, now)
         if old:
@@ -202,7 +196,7 @@ class Views:
         if wanted.wants_ended:
             histories = yield from self._tails(backends, wanted)
         return [
-            make_jobs(backend, queues.get(backend, ()), histories.get(backend, ()), wanted)
+            make_jobs(backend, queues.get(backend), histories.get(backend), wanted)
             for backend in backends
             if backend in queues or backend in histories
         ]
@@ -220,25 +214,28 @@ class Views:
             backends = [
                 backend
                 for backend, tail in tails.items()
-                if len(tail) >= size and len(make_jobs(backend, (), tail, wanted).jobs) <= enough
+                if len(tail) >= size and len(make_jobs(backend, None, tail, wanted).jobs) <= enough
             ]
             size *= 4
         return histories
 
-    def _made(self, backends: Sequence[Backend], prompt_id: str) -> Steps:
-        """The job of that id of servers without ``/api/jobs``."""
-        found: list[tuple[Backend, Document]] = []
-        if not backends:
-            return found
-        for reply in (yield from _ask_all(backends, b"/queue")):
-            for queued in read_queue(reply) or ():
-                if queued.prompt_id == prompt_id:
-                    found.append((reply.backend, queued_job_in_full(queued.row, queued.status)))
-        for reply in (yield from self._entries(backends, prompt_id)):
-            for ended in read_history(reply) or ():
-                if ended.prompt_id == prompt_id:
-                    found.append((reply.backend, ended_job_in_full(prompt_id, ended.entry)))
-        return found
+
+def _make_in_full(backends: Sequence[Backend], prompt_id: str) -> Steps:
+    """The jobs of that id of servers without ``/api/jobs``."""
+    found: list[tuple[Backend, Document]] = []
+    for reply in (yield from _ask_all(backends, b"/queue")):
+        for queued in read_queue(reply) or ():
+            if queued.prompt_id == prompt_id:
+                found.append((reply.backend, queued_job_in_full(queued.row, queued.status)))
+    for reply in (yield from _ask_all(backends, b"/history/" + _segment(prompt_id))):
+        for ended in read_history(reply) or ():
+            if ended.prompt_id == prompt_id:
+                found.append((reply.backend, ended_job_in_full(prompt_id, ended.entry)))
+    return found
+
+
+def _segment(prompt_id: str) -> bytes:
+    return quote(prompt_id, safe="", errors="replace").encode()
 
 
 def _ask_all(backends: Sequence[Backend], target: bytes) -> Steps:

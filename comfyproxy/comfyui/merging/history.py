@@ -1,13 +1,13 @@
 """GET /history of the pool: what became of the prompts of any server, in the order in which they ended."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from comfyproxy.comfyui.merging.documents import integer, is_number, read, read_query, write, write_object
-from comfyproxy.comfyui.merging.known import Known, Status, known_entry
+from comfyproxy.comfyui.merging.known import Known, Status
 from comfyproxy.comfyui.merging.ownership import Sighting, believed
-from comfyproxy.comfyui.merging.queue import as_created
+from comfyproxy.comfyui.merging.showing import PLAIN, Showing
 from comfyproxy.comfyui.wire import Document
 from comfyproxy.core.balancing.backend import Backend
 from comfyproxy.core.balancing.operations import Reply
@@ -79,7 +79,7 @@ def merge_history(
     replies: Sequence[Reply],
     query: HistoryQuery,
     known: Iterable[Known] = (),
-    is_output: Callable[[str], bool] = lambda _class: False,
+    showing: Showing = PLAIN,
 ) -> bytes:
     """The answer to ``GET /history``, made of those of the servers to ``query.target``."""
     histories = {reply.backend: history for reply in replies if (history := read_history(reply)) is not None}
@@ -91,11 +91,11 @@ def merge_history(
         for ended in history:
             latest = max(latest, ending_time(ended.entry))
             if whose[ended.prompt_id] is ended.backend:
-                entry = _as_created(ended.entry, records.get(ended.prompt_id))
+                entry = showing.entry(ended.entry, ended.backend, records.get(ended.prompt_id))
                 dated.append((latest, ended.prompt_id, entry))
     for record in records.values():
         if record.status.is_ended and record.prompt_id not in whose and record.is_missing(histories, 0.0):
-            entry = known_entry(record, is_output)
+            entry = showing.known_entry(record)
             dated.append((ending_time(entry) or float(record.create_time), record.prompt_id, entry))
     dated.sort(key=lambda item: item[0])
     return write_object((prompt_id, entry) for _, prompt_id, entry in dated[query.cut(len(dated))])
@@ -105,7 +105,7 @@ def history_of(
     prompt_id: str,
     replies: Sequence[Reply],
     known: Mapping[str, Known],
-    is_output: Callable[[str], bool] = lambda _class: False,
+    showing: Showing = PLAIN,
 ) -> bytes:
     """The answer to ``GET /history/{prompt_id}``: an empty object if it is in no history."""
     found = [
@@ -115,9 +115,9 @@ def history_of(
     whose = believed((ended.sighting for ended in found), known)
     for ended in found:
         if whose[prompt_id] is ended.backend:
-            return write_object([(prompt_id, _as_created(ended.entry, record))])
+            return write_object([(prompt_id, showing.entry(ended.entry, ended.backend, record))])
     if record is not None and record.status.is_ended:
-        return write({prompt_id: known_entry(record, is_output)}) or b"{}"
+        return write({prompt_id: showing.known_entry(record)}) or b"{}"
     return b"{}"
 
 
@@ -150,10 +150,6 @@ def ending_time(entry: Document) -> float:
         if (kind in ENDINGS or kind == "execution_start") and is_number(time := data.get("timestamp"))
     ]
     return times[-1] if times else 0.0
-
-
-def _as_created(entry: Document, record: Known | None) -> Document:
-    return entry if record is None else entry | {"prompt": as_created(entry["prompt"], record)}
 
 
 def _is_row(value: Any) -> bool:

@@ -22,9 +22,10 @@ from comfyproxy.comfyui.merging.job_rows import (
     queued_job,
     queued_job_in_full,
 )
-from comfyproxy.comfyui.merging.known import Known, Status, known_entry, known_row
+from comfyproxy.comfyui.merging.known import Known, Status
 from comfyproxy.comfyui.merging.ownership import Sighting, believed
 from comfyproxy.comfyui.merging.queue import Queued
+from comfyproxy.comfyui.merging.showing import PLAIN, Showing
 from comfyproxy.comfyui.wire import Document
 from comfyproxy.core.balancing.backend import Backend
 from comfyproxy.core.balancing.operations import Reply
@@ -101,11 +102,15 @@ class JobsQuery:
 
 @dataclass(frozen=True, slots=True)
 class JobsPage:
-    """What one server says: some of its jobs, and how many it has that pass the filters."""
+    """What one server says: some of its jobs, and how many it has that pass the filters.
+
+    Where it ``is_whole``, the server has no others that belong in the same place.
+    """
 
     backend: Backend
     jobs: list[Document]
     total: int
+    is_whole: bool = True
 
 
 def read_jobs(reply: Reply) -> JobsPage | None:
@@ -125,17 +130,25 @@ def read_jobs(reply: Reply) -> JobsPage | None:
 
 
 def make_jobs(
-    backend: Backend, queue: Iterable[Queued], history: Iterable[Ended], query: JobsQuery
+    backend: Backend, queue: Iterable[Queued] | None, history: Iterable[Ended] | None, query: JobsQuery
 ) -> JobsPage:
-    """The same for a server that has no jobs, from its queue, and its history, which is younger."""
-    ended = {one.prompt_id: ended_job(one.prompt_id, one.entry) for one in history}
-    waiting = [queued_job(one.row, one.status) for one in queue if one.prompt_id not in ended]
+    """The same for a server that has no jobs, from its queue, and its history, which is younger.
+
+    ``None`` is one that was not asked for, or not had.
+    """
+    ended = {one.prompt_id: ended_job(one.prompt_id, one.entry) for one in history or ()}
+    waiting = [queued_job(one.row, one.status) for one in queue or () if one.prompt_id not in ended]
     jobs = [job for job in (*waiting, *ended.values()) if query.wants(job)]
-    return JobsPage(backend, jobs, len(jobs))
+    is_whole = not (query.wants_queued and queue is None) and not (query.wants_ended and history is None)
+    return JobsPage(backend, jobs, len(jobs), is_whole)
 
 
 def merge_jobs(
-    pages: Sequence[JobsPage], query: JobsQuery, known: Iterable[Known] = (), asked: float = 0.0
+    pages: Sequence[JobsPage],
+    query: JobsQuery,
+    known: Iterable[Known] = (),
+    asked: float = 0.0,
+    showing: Showing = PLAIN,
 ) -> bytes:
     """The answer to ``GET /api/jobs``, made of ``pages`` of the servers, who were asked at ``asked``."""
     records = {record.prompt_id: record for record in known}
@@ -144,37 +157,40 @@ def merge_jobs(
     for page in pages:
         own = [job for job in page.jobs if whose[job["id"]] is page.backend]
         total += page.total - (len(page.jobs) - len(own))
-        jobs += [_as_created(job, records.get(job["id"])) for job in own]
-    answered = {page.backend for page in pages}
+        jobs += [showing.job(job, page.backend, records.get(job["id"])) for job in own]
+    answered = {page.backend for page in pages if page.is_whole}
     for record in records.values():
         if (
             record.prompt_id not in whose
             and record.status in query.statuses
             and record.is_missing(answered, asked)
         ):
-            job = known_job(record)
+            job = known_job(record, showing)
             if query.wants(job):
                 total += 1
                 jobs.append(job)
     return _page(jobs, total, query)
 
 
-def known_job(known: Known) -> Document:
+def known_job(known: Known, showing: Showing = PLAIN) -> Document:
     """The job of a prompt that no server tells of."""
     if known.status.is_ended:
-        return ended_job(known.prompt_id, known_entry(known, _no_output))
-    return queued_job(known_row(known, _no_output), known.status)
+        return ended_job(known.prompt_id, showing.known_entry(known))
+    return queued_job(showing.known_row(known), known.status)
 
 
-def known_job_in_full(known: Known) -> Document:
+def known_job_in_full(known: Known, showing: Showing = PLAIN) -> Document:
     """As ``GET /api/jobs/{id}`` has it."""
     if known.status.is_ended:
-        return ended_job_in_full(known.prompt_id, known_entry(known, _no_output))
-    return queued_job_in_full(known_row(known, _no_output), known.status)
+        return ended_job_in_full(known.prompt_id, showing.known_entry(known))
+    return queued_job_in_full(showing.known_row(known), known.status)
 
 
 def job_in_full(
-    prompt_id: str, found: Sequence[tuple[Backend, Document]], known: Mapping[str, Known]
+    prompt_id: str,
+    found: Sequence[tuple[Backend, Document]],
+    known: Mapping[str, Known],
+    showing: Showing = PLAIN,
 ) -> bytes | None:
     """The answer to ``GET /api/jobs/{id}``, of what servers have ``found``; ``None`` for no such job."""
     record = known.get(prompt_id)
@@ -182,8 +198,8 @@ def job_in_full(
     whose = believed((Sighting(prompt_id, backend, Status(job["status"])) for backend, job in jobs), known)
     for backend, job in jobs:
         if whose[prompt_id] is backend:
-            return write(_as_created(job, record))
-    return None if record is None else write(known_job_in_full(record))
+            return write(showing.job(job, backend, record))
+    return None if record is None else write(known_job_in_full(record, showing))
 
 
 def _page(jobs: list[Document], total: int, query: JobsQuery) -> bytes:
@@ -202,11 +218,6 @@ def _page(jobs: list[Document], total: int, query: JobsQuery) -> bytes:
 
 def _sightings(page: JobsPage) -> Iterator[Sighting]:
     return (Sighting(job["id"], page.backend, Status(job["status"])) for job in page.jobs)
-
-
-def _as_created(job: Document, record: Known | None) -> Document:
-    """``job`` with the time at which the prompt was created: a server says when it was given to it."""
-    return job if record is None else job | {"create_time": record.create_time}
 
 
 def _is_job(job: Any) -> bool:
@@ -238,8 +249,3 @@ def _one_of(parameters: Mapping[str, str], name: str, usual: str, other: str) ->
         first, second = sorted((usual, other))
         raise BadQuery(f"{name} must be '{first}' or '{second}'")
     return value == other
-
-
-def _no_output(_class: str) -> bool:
-    """Jobs do not tell which nodes are outputs."""
-    return False

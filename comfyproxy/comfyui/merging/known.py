@@ -86,18 +86,3 @@ def known_row(known: Known, is_output: Callable[[str], bool]) -> Row:
         and (not isinstance(targets, list) or node_id in targets)
     ]
     return [known.number, known.prompt_id, graph, extra, outputs]
-
-
-def known_entry(known: Known, is_output: Callable[[str], bool]) -> Document:
-    """``known``, which has ended, as ``GET /history`` shows it."""
-    is_completed = known.status is Status.COMPLETED
-    return {
-        "prompt": known_row(known, is_output),
-        "outputs": {},
-        "status": {
-            "status_str": "success" if is_completed else "error",
-            "completed": is_completed,
-            "messages": [[event, data] for event, data in known.messages],
-        },
-        "meta": {},
-    }

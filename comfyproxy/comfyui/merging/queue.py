@@ -1,12 +1,13 @@
 """GET /queue of the pool: what runs and what waits on any server."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from comfyproxy.comfyui.merging.documents import is_number, read, write_list
-from comfyproxy.comfyui.merging.known import Known, Row, Status, known_row
+from comfyproxy.comfyui.merging.known import Known, Row, Status
 from comfyproxy.comfyui.merging.ownership import Sighting, believed
+from comfyproxy.comfyui.merging.showing import PLAIN, Showing
 from comfyproxy.core.balancing.backend import Backend
 from comfyproxy.core.balancing.operations import Reply
 
@@ -48,7 +49,7 @@ def merge_queue(
     replies: Sequence[Reply],
     known: Iterable[Known] = (),
     asked: float = 0.0,
-    is_output: Callable[[str], bool] = lambda _class: False,
+    showing: Showing = PLAIN,
 ) -> bytes:
     """The answer to ``GET /queue``, made of those of the servers, who were asked at the time ``asked``.
 
@@ -61,23 +62,16 @@ def merge_queue(
     rows = {Status.IN_PROGRESS: [], Status.PENDING: []}  # type: dict[Status, list[Row]]
     for queued in found:
         if whose[queued.prompt_id] is queued.backend:
-            rows[queued.status].append(as_created(queued.row, records.get(queued.prompt_id)))
+            rows[queued.status].append(showing.row(queued.row, records.get(queued.prompt_id)))
     for record in records.values():
         if record.prompt_id not in whose and not record.status.is_ended and record.is_missing(queues, asked):
-            rows[record.status].append(known_row(record, is_output))
+            rows[record.status].append(showing.known_row(record))
     for listed in rows.values():
         listed.sort(key=lambda row: (row[0], row[3].get("create_time", 0)))
     return b'{"queue_running":%b,"queue_pending":%b}' % (
         write_list(rows[Status.IN_PROGRESS]),
         write_list(rows[Status.PENDING]),
     )
-
-
-def as_created(row: Row, record: Known | None) -> Row:
-    """``row`` with the time at which the prompt was created: a server says when it was given to it."""
-    if record is None:
-        return row
-    return [*row[:3], row[3] | {"create_time": record.create_time}, *row[4:]]
 
 
 def _rows(value: Any) -> Iterator[Row]:

@@ -7,9 +7,11 @@ from typing import Any
 
 from comfyproxy.comfyui.callers import Callers
 from comfyproxy.comfyui.fanin.session import ClientSession
-from comfyproxy.comfyui.identity import Random, mint_client_id
+from comfyproxy.comfyui.identity import Random, fingerprint_in, mint_client_id
 from comfyproxy.comfyui.installed import Installed
 from comfyproxy.comfyui.merging.known import Known, Status
+from comfyproxy.comfyui.merging.showing import Showing
+from comfyproxy.comfyui.ownership import Ownership
 from comfyproxy.comfyui.prompts.catalogs import Catalogs
 from comfyproxy.comfyui.prompts.endings import Endings
 from comfyproxy.comfyui.prompts.ledger import Ledger, Phase, Prompt, unpack
@@ -27,6 +29,10 @@ OBSERVER = "0b5e7ed00000"
 """The fingerprint in the client ids of observers: every proxy knows them for what they are."""
 
 _FINISHED = frozenset(("execution_success", "execution_error", "execution_interrupted"))
+
+
+def _is_observer(client_id: str) -> bool:
+    return fingerprint_in(client_id) == OBSERVER
 
 
 def _nothing() -> None:
@@ -53,7 +59,9 @@ class Dispatch:
         self.scheduler = Scheduler()
         self.installed = Installed(self._note_installed)
         self.catalogs = Catalogs(self.installed.note)
-        self.views = Views(self.known, self.installed.is_output)
+        self.ownership = Ownership(pool, callers)
+        showing = Showing(self.installed.is_output, self.ownership.mark, _is_observer)
+        self.views = Views(self.known, showing, self._note_outputs)
         self.endings = Endings()
         self.servers: dict[Backend, Server] = {}
         self.observer = Observer(mint_client_id(OBSERVER, random), self._worth_observing, self)
@@ -264,6 +272,11 @@ class Dispatch:
             self.server(backend).told(remaining, self.ledger.queued_on(backend), self.now)
             self.scheduler.told(backend, remaining)
             self.wake()
+
+    def _note_outputs(self, outputs: Any, backend: Backend, extra: Document) -> None:
+        client_id = extra.get("client_id")
+        owner = self.callers.owner(client_id if isinstance(client_id, str) else "", extra)
+        self.ownership.told(outputs, backend, owner, self.now)
 
     def _note_installed(self, reply: Reply) -> None:
         self.catalogs.note(reply, self.now)

@@ -1,25 +1,10 @@
-"""The answers to what was done on several servers, and to how much there is to do."""
+"""GET /prompt of the pool: how many prompts wait or run."""
 
 from collections.abc import Iterable, Sequence
 
 from comfyproxy.comfyui.merging.documents import is_number, read
 from comfyproxy.comfyui.merging.known import Known
 from comfyproxy.core.balancing.operations import Reply
-
-
-def cancelled(replies: Iterable[Reply]) -> bytes:
-    """The answer to ``POST /api/jobs/cancel`` and ``/api/jobs/{id}/cancel``: whether any server had one."""
-    return was_cancelled(any(read(reply) == {"cancelled": True} for reply in replies))
-
-
-def was_cancelled(was: bool) -> bytes:
-    """The same, where it is known."""
-    return b'{"cancelled": true}' if was else b'{"cancelled": false}'
-
-
-def done(replies: Iterable[Reply]) -> bool:
-    """Whether a deletion, a clearing or ``POST /free`` was done somewhere: that is 200 then."""
-    return any(reply.status == 200 for reply in replies)
 
 
 def queue_info(count: int) -> bytes:

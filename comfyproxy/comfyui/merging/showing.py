@@ -1,0 +1,84 @@
+"""How what servers say of a prompt is shown to clients: as a single server would say it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from comfyproxy.comfyui.callers import CALLER_KEY
+from comfyproxy.comfyui.merging.known import Known, Row, Status, known_row
+from comfyproxy.comfyui.wire import Document
+from comfyproxy.core.balancing.backend import Backend
+
+
+def _never(_name: str) -> bool:
+    return False
+
+
+def _as_it_is(outputs: Any, _backend: Backend) -> Any:
+    return outputs
+
+
+@dataclass(frozen=True, slots=True)
+class Showing:
+    """``is_output`` says of a node class whether it makes outputs, ``mark`` gives what a prompt made on a
+    server names that nothing on another server has, and ``is_nobody`` says of a client id that it is the
+    proxy's own: the prompt was submitted without one.
+
+    Where the proxy knows when a prompt was created, that is shown: its server says when it was given to it.
+    """
+
+    is_output: Callable[[str], bool] = _never
+    mark: Callable[[Any, Backend], Any] = _as_it_is
+    is_nobody: Callable[[str], bool] = _never
+
+    def row(self, row: Row, known: Known | None) -> Row:
+        """``row`` of a queue or a history."""
+        return [*row[:3], self._extra(row[3], known), *row[4:]]
+
+    def known_row(self, known: Known) -> Row:
+        """The row of a prompt that no server tells of."""
+        return self.row(known_row(known, self.is_output), known)
+
+    def entry(self, entry: Document, backend: Backend, known: Known | None) -> Document:
+        """``entry`` of the history of ``backend``."""
+        return entry | {
+            "prompt": self.row(entry["prompt"], known),
+            "outputs": self.mark(entry["outputs"], backend),
+        }
+
+    def known_entry(self, known: Known) -> Document:
+        """The entry of a prompt that has ended and is in no history."""
+        is_completed = known.status is Status.COMPLETED
+        status = {
+            "status_str": "success" if is_completed else "error",
+            "completed": is_completed,
+            "messages": [[event, data] for event, data in known.messages],
+        }
+        return {"prompt": self.known_row(known), "outputs": {}, "status": status, "meta": {}}
+
+    def job(self, job: Document, backend: Backend, known: Known | None) -> Document:
+        """``job`` of ``backend``, from its list or in full."""
+        changed: Document = {}
+        if known is not None and known.create_time:
+            changed["create_time"] = known.create_time
+        for name in ("preview_output", "outputs"):
+            if name in job:
+                changed[name] = self.mark(job[name], backend)
+        workflow = job.get("workflow")
+        extra = workflow.get("extra_data") if isinstance(workflow, dict) else None
+        if isinstance(workflow, dict) and isinstance(extra, dict):
+            changed["workflow"] = workflow | {"extra_data": self._extra(extra, known)}
+        return job | changed
+
+    def _extra(self, extra: Document, known: Known | None) -> Document:
+        client = extra.get("client_id")
+        hidden = {CALLER_KEY}
+        if isinstance(client, str) and self.is_nobody(client):
+            hidden.add("client_id")
+        if not hidden.isdisjoint(extra):
+            extra = {name: value for name, value in extra.items() if name not in hidden}
+        return extra if known is None or not known.create_time else extra | {"create_time": known.create_time}
+
+
+PLAIN = Showing()
+"""As the servers say it."""
