@@ -22,6 +22,9 @@ MAX_NAME = 512
 MAX_ANSWER = 4 * 1024 * 1024
 """Octets of an answer that is looked at for names; one entry of the history repeats its whole workflow."""
 
+MADE = ("output", "temp")
+"""Folders of what prompts made; each server counts its own, so names there mean different files."""
+
 _UPLOADS = frozenset((b"/upload/image", b"/upload/mask", b"/api/upload/image", b"/api/upload/mask"))
 _ANNOTATED = re.compile(r"(.*?)(?: \[(input|output|temp)\])?", re.DOTALL)
 _VIEWS = frozenset((b"/view", b"/api/view", b"/viewvideo", b"/api/viewvideo"))
@@ -112,6 +115,14 @@ def files_told(head: ResponseHead, body: bytes) -> Iterator[str]:
         filename = found.get("filename")
         if isinstance(filename, str) and filename:
             yield _key(found.get("type", "output"), found.get("subfolder", ""), filename)
+
+
+def upload_told(head: ResponseHead, body: bytes) -> FileRef | None:
+    """The file that the answer to an upload says was kept; ``None`` if it says of none."""
+    document = _read(head, body) if head.status == 200 else None
+    if not isinstance(document, dict):
+        return None
+    return file_in_object({"type": "input"} | document | {"filename": document.get("name")})
 
 
 def _read(head: ResponseHead, body: bytes) -> Any:

@@ -18,7 +18,7 @@ from urllib.parse import quote, quote_from_bytes, unquote_to_bytes, urlencode
 
 from comfyproxy.comfyui.affinity import AffinityTable
 from comfyproxy.comfyui.callers import Callers
-from comfyproxy.comfyui.files import FileRef, file_in_object, file_in_query
+from comfyproxy.comfyui.files import MADE, FileRef, file_in_object, file_in_query
 from comfyproxy.core.balancing.backend import Backend
 from comfyproxy.core.balancing.operations import Ask, Operation, Reply
 from comfyproxy.core.balancing.pool import Pool
@@ -33,7 +33,6 @@ MAX_OUTPUTS = 10_000
 
 _MARK = re.compile(r"server-([0-9a-f]{12})(?:/|$)")
 _SUBFOLDER = re.compile(rb"(?<=[?&])subfolder=([^&]*)")
-_MADE = ("output", "temp")
 _GONE = Refuse(404, "The server that made this file is not in the pool any more.")
 
 
@@ -71,7 +70,7 @@ def _marked(value: Any, backend: Backend) -> Any:
         return value
     file = file_in_object(value)
     if file is not None:
-        return value | {"subfolder": mark(file.subfolder, backend)} if file.kind in _MADE else value
+        return value | {"subfolder": mark(file.subfolder, backend)} if file.kind in MADE else value
     members = {key: _marked(member, backend) for key, member in value.items()}
     return members if any(members[key] is not value[key] for key in value) else value
 
@@ -162,14 +161,14 @@ class Ownership:
     def _look(self, head: RequestHead, file: FileRef, now: float) -> Operation:
         caller = yield from self._callers.identify(head)
         backend = self.find(file, caller.fingerprint, now)
-        if backend is None or (file.kind not in _MADE and not backend.takes_pins):
+        if backend is None or (file.kind not in MADE and not backend.takes_pins):
             backend = yield from newest(file, [one for one in self._pool.backends if one.takes_pins])
             if backend is None:
                 # It says itself that there is no such file.
                 nearest = self._callers.affinity(caller.fingerprint)
                 return Default() if nearest is None else Pin(nearest)
             self._files.bind(file.key, backend, now)
-        return Pin(backend, strict=file.kind in _MADE)
+        return Pin(backend, strict=file.kind in MADE)
 
 
 def newest(file: FileRef, backends: Sequence[Backend]) -> Operation:
@@ -185,7 +184,7 @@ def newest(file: FileRef, backends: Sequence[Backend]) -> Operation:
 
 
 def modified(reply: Reply) -> float:
-    """When the file in ``reply`` changed last (``Last-Modified``), in seconds since the epoch; 0 if unsaid."""
+    """When the file in ``reply`` changed last (``Last-Modified``): seconds since the epoch, 0 if unsaid."""
     value = reply.head.value(b"last-modified") if reply.head is not None else None
     try:
         return 0.0 if value is None else parsedate_to_datetime(value.decode("latin-1")).timestamp()

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from comfyproxy.comfyui.files import file_named, files_told, files_wanted, is_upload
+from comfyproxy.comfyui.files import FileRef, file_named, files_told, files_wanted, is_upload, upload_told
 from comfyproxy.core.http.http1 import ResponseHead, parse_request_head, parse_response_head
 
 PICTURE = {"filename": "ComfyUI_00001_.png", "subfolder": "", "type": "output"}
@@ -124,3 +124,21 @@ def test_a_prompt_wants_the_files_that_its_inputs_name(value: str, key: str) -> 
 )
 def test_other_prompts_want_none(document: dict[str, object]) -> None:
     assert list(files_wanted(document)) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "document", "file"),
+    [
+        (200, {"name": "u (1).png", "subfolder": "s", "type": "input"}, FileRef("input", "s", "u (1).png")),
+        (200, {"name": "u.png"}, FileRef("input", "", "u.png")),
+        (200, {"filename": "u.png"}, None),
+        (200, {"name": 7}, None),
+        (200, ["u.png"], None),
+        (400, {"name": "u.png"}, None),
+    ],
+)
+def test_the_answer_to_an_upload_says_under_which_name_it_was_kept(
+    status: int, document: object, file: FileRef | None
+) -> None:
+    head = parse_response_head(f"HTTP/1.1 {status} X\r\n\r\n".encode(), b"POST")
+    assert upload_told(head, json.dumps(document).encode()) == file
