@@ -35,15 +35,16 @@ class Background:
 
     def follow(self, balancers: Iterable[Balancer]) -> None:
         """Do the work of the routers of these balancers from now on, and of no others."""
-        former, self._routers = self._routers, {}
-        for balancer in balancers:
-            router = balancer.router
-            if isinstance(router, WorkingRouter):
-                self._routers[balancer] = router
-                if former.pop(balancer, None) is not router:
-                    router.wake = partial(self._wake, balancer)
+        former = self._routers
+        self._routers = {
+            balancer: balancer.router for balancer in balancers if isinstance(balancer.router, WorkingRouter)
+        }
         for balancer, gone in former.items():
-            self._forget(balancer, gone)
+            if self._routers.get(balancer) is not gone:
+                self._forget(balancer, gone)
+        for balancer, router in self._routers.items():
+            if former.get(balancer) is not router:
+                router.wake = partial(self._wake, balancer)
         if self._routers and self._timer is None:
             self._timer = self._proxy.reactor.callLater(0, self._turn)
         elif not self._routers:

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from twisted.python.failure import Failure
 
-from comfyproxy.core.balancing.backend import Backend, Lease, Outcome
+from comfyproxy.core.balancing.backend import AdminState, Backend, Lease, Outcome
 from comfyproxy.core.balancing.balancer import Balancer
 from comfyproxy.core.balancing.operations import Ask, OpenSocket, Session
 from comfyproxy.core.http.forwarding import UPGRADE
@@ -133,7 +133,7 @@ class Line:
         is_needed = is_wanted or bool(self._waiting) or now < self._held_until
         if not is_needed:
             self.hang_up()
-        elif self.is_resting and now >= self._rest_until and (self._waiting or self.backend.takes_pins):
+        elif self.is_resting and now >= self._rest_until and self.backend.admin is not AdminState.MAINT:
             self._begin()
         return is_needed or not self.is_resting or now < self._rest_until
 

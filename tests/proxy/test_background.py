@@ -1,0 +1,164 @@
+"""What routers do beside requests: when they are asked, and how it ends."""
+
+import pytest
+
+from comfyproxy.core.balancing.operations import Ask
+from comfyproxy.proxy.background import Background
+from comfyproxy.testing import ScriptedBackend, Step
+from comfyproxy.testing.rig import OK
+from tests.proxy.session_peers import Router, Session
+
+
+class Working(Router):
+    """Has an operation to begin each time that it is told to, and remembers when it was asked."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+        self.operations = []
+        self.always = None
+
+    def background(self, now):
+        self.asked.append(now)
+        if self.always is not None:
+            self.always()
+        operations, self.operations = self.operations, []
+        return operations
+
+
+@pytest.fixture
+def working(make_rig):
+    rig = make_rig(ScriptedBackend(), router=Working())
+    rig.proxy.background.follow([rig.balancer])
+    yield rig
+    rig.proxy.background.stop()
+
+
+def asking(rig, came):
+    try:
+        came.append((yield Ask(rig.pool.backends[0], b"GET", b"/queue")))
+    except GeneratorExit:
+        came.append("closed")
+        raise
+
+
+def test_a_router_is_asked_for_its_work_four_times_a_second(working):
+    working.advance(10)
+    assert 39 <= len(working.balancer.router.asked) <= 42
+
+
+def test_its_operations_are_carried_out(working):
+    came = []
+    working.balancer.router.operations = [asking(working, came), asking(working, came)]
+    working.advance(1)
+    for connection in working.backend.connections:
+        connection.send(OK)
+    working.network.run()
+    assert [reply.status for reply in came] == [200, 200]
+    assert working.proxy.operations == set()
+
+
+def test_a_router_that_says_so_is_asked_at_once(working):
+    router = working.balancer.router
+    working.advance(1.1)
+    count = len(router.asked)
+    router.wake()
+    router.wake()
+    assert len(router.asked) == count
+    working.network.run()
+    assert len(router.asked) == count + 1
+
+
+def test_a_router_that_always_says_so_leaves_time_for_others(working):
+    router = working.balancer.router
+    router.always = lambda: router.wake()
+    working.advance(1, step=0.001)
+    assert len(router.asked) <= 60
+
+
+def test_a_router_that_fails_is_asked_again(working, flush_logged_errors):
+    router = working.balancer.router
+    router.always = lambda: 1 / 0
+    working.advance(0.6)
+    count = len(flush_logged_errors(ZeroDivisionError))
+    assert count >= 2
+    router.always = None
+    working.advance(0.3)
+    assert len(router.asked) > count
+
+
+def test_an_operation_that_fails_is_logged(working, flush_logged_errors):
+    def failing():
+        yield ()
+        raise ZeroDivisionError
+
+    working.balancer.router.operations = [failing()]
+    working.advance(0.5)
+    assert len(flush_logged_errors(ZeroDivisionError)) == 1
+
+
+def test_a_reload_that_keeps_the_router_changes_nothing(working):
+    came = []
+    router = working.balancer.router
+    router.operations = [asking(working, came)]
+    working.advance(0.3)
+    working.proxy.background.follow([working.balancer])
+    working.backend.connections[0].send(OK)
+    working.advance(1.1)
+    assert [reply.status for reply in came] == [200]
+    router.wake()
+    count = len(router.asked)
+    working.network.run()
+    assert len(router.asked) == count + 1
+
+
+def test_the_work_of_a_router_that_is_gone_ends(working):
+    came = []
+    router = working.balancer.router
+    router.operations = [asking(working, came)]
+    working.advance(0.3)
+    router.wake()
+    count = len(router.asked)
+    working.proxy.background.follow([])
+    assert came == ["closed"]
+    working.advance(2)
+    router.wake()
+    working.advance(1)
+    assert len(router.asked) == count
+    assert working.network.getDelayedCalls() == []
+
+
+def test_what_was_asked_for_by_a_client_goes_on_without_the_background(working):
+    came = []
+    router = working.balancer.router
+    router.operation = lambda: asking(working, came)
+    working.ask(b"GET /operate HTTP/1.1\r\nHost: a\r\n\r\n")
+    working.proxy.background.follow([])
+    assert came == []
+
+
+def test_another_router_of_the_same_pool_takes_over(working):
+    former = working.balancer.router
+    working.balancer.router = Working()
+    working.proxy.background.follow([working.balancer])
+    working.advance(1)
+    count = len(former.asked)
+    former.wake()
+    working.advance(1)
+    assert len(former.asked) == count
+    assert len(working.balancer.router.asked) > 4
+
+
+def test_sessions_are_looked_after_while_there_are_any(working):
+    session = Session()
+    working.balancer.router.sessions.append(session)
+    working.advance(2)
+    assert 7 <= session.times_due <= 9
+
+
+def test_without_such_a_router_there_is_no_timer(make_rig):
+    rig = make_rig(ScriptedBackend([Step(send=OK)]))
+    background = Background(rig.proxy)
+    background.follow([rig.balancer])
+    assert rig.network.getDelayedCalls() == []
+    assert not rig.proxy.has_sessions
