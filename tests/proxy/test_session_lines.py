@@ -3,8 +3,8 @@
 import pytest
 
 from comfyproxy.core.balancing.backend import AdminState
-from comfyproxy.core.balancing.operations import OpenSocket
 from comfyproxy.core.balancing.changes import diff
+from comfyproxy.core.balancing.operations import OpenSocket
 from comfyproxy.core.config import Timeouts
 from comfyproxy.core.http.headerrules import compile_rules, parse_rule
 from comfyproxy.testing import ScriptedBackend, Step
