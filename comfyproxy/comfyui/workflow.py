@@ -41,15 +41,26 @@ def read_workflow(submission: Document) -> Workflow | None:
     if not isinstance(graph, dict):
         return None
     classes, models, traits = set(), set(), []
-    for name, inputs in _nodes(graph):
+    for _, name, inputs in nodes_of(graph):
         classes.add(name)
-        found = {value for value in inputs.values() if isinstance(value, str) and is_model(value)}
+        found = {value for value in _values(inputs) if isinstance(value, str) and is_model(value)}
         models |= found
         traits.append((name, sorted(_traits(inputs)), sorted(found)))
     if not classes:
         return None
-    kind = blake2b(repr(sorted(traits)).encode(errors="replace"), digest_size=12).hexdigest()
+    targets = submission.get("partial_execution_targets")
+    parts = sorted(one for one in targets if isinstance(one, str)) if isinstance(targets, list) else None
+    text = repr((sorted(traits), parts))
+    kind = blake2b(text.encode(errors="replace"), digest_size=12).hexdigest()
     return Workflow(frozenset(classes), frozenset(models), kind)
+
+
+def nodes_of(graph: Document) -> Iterator[tuple[str, str, Document]]:
+    """The id, the class and the inputs of each node of ``graph``; what is no node is left out."""
+    for node_id, node in graph.items():
+        if isinstance(node, dict) and isinstance(node.get("class_type"), str):
+            inputs = node.get("inputs")
+            yield node_id, node["class_type"], inputs if isinstance(inputs, dict) else {}
 
 
 def is_model(value: str) -> bool:
@@ -57,11 +68,13 @@ def is_model(value: str) -> bool:
     return _MODEL.fullmatch(value) is not None
 
 
-def _nodes(graph: Document) -> Iterator[tuple[str, Document]]:
-    for node in graph.values():
-        if isinstance(node, dict) and isinstance(node.get("class_type"), str):
-            inputs = node.get("inputs")
-            yield node["class_type"], inputs if isinstance(inputs, dict) else {}
+def _values(inputs: Document) -> Iterator[Any]:
+    """What ``inputs`` say, and what those say that are objects: some loaders have a row for each file."""
+    for value in inputs.values():
+        if isinstance(value, dict):
+            yield from value.values()
+        else:
+            yield value
 
 
 def _traits(inputs: Document) -> Iterator[tuple[str, str]]:

@@ -1,9 +1,9 @@
-"""The schedule of one pool: where each prompt goes, which number it gets there, and what is taken over by whom."""
+"""The schedule of one pool: where each prompt goes, its number there, and what is taken over by whom."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from comfyproxy.comfyui.scheduling.choice import choose, take_over
+from comfyproxy.comfyui.scheduling.choice import choose, quantum, worth_taking
 from comfyproxy.comfyui.scheduling.durations import Durations
 from comfyproxy.comfyui.scheduling.fairness import Fairness
 from comfyproxy.comfyui.scheduling.workload import Job, Workload
@@ -16,7 +16,7 @@ UNKNOWN_WORK = Workflow(frozenset(), frozenset(), "")
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """Where a prompt goes and the ``number`` that it is submitted with, which is its place in the queue there."""
+    """Where a prompt goes, and the ``number`` that it is submitted with: its place in the queue there."""
 
     backend: Backend
     number: float
@@ -35,14 +35,16 @@ class Move:
 class Scheduler:
     """What every backend of a pool has to do, and what follows from it for the next prompt.
 
-    Times are seconds of one clock, any. A prompt is known from `place` or `adopt` until `ended`.
+    Times are seconds of one clock, any. A prompt is known from `place` or `adopt` until `ended`; whatever is
+    said of one that is not known is taken for nothing.
     """
 
     def __init__(self) -> None:
         self._durations = Durations()
         self._fairness = Fairness()
         self._loads: dict[Backend, Workload] = {}
-        self._owners: dict[str, Backend] = {}
+        self._known: dict[str, _Known] = {}
+        self._moves: dict[str, Move] = {}
 
     def place(
         self,
@@ -61,16 +63,17 @@ class Scheduler:
         """
         if not candidates:
             raise ValueError("a prompt needs a candidate")
+        self._take_away(prompt_id)
         workflow = workflow or UNKNOWN_WORK
-        self.ended(prompt_id, now, False)
         cost = self._durations.expect(workflow, "")
-        number = self._fairness.number(client, cost)
-        job = Job(prompt_id, client, workflow, number)
+        tag = self._fairness.enter(prompt_id, client, cost, quantum(self._durations) if front else 0.0)
+        job = Job(prompt_id, client, workflow, tag, tag)
         loads = [self._load(backend) for backend in candidates]
-        chosen = candidates[loads.index(choose(job, loads, self._durations, now))]
-        self._load(chosen).add(job)
-        self._owners[prompt_id] = chosen
-        return Placed(chosen, number)
+        load, index = choose(job, loads, self._durations, now, front)
+        load.insert(job, index, self._durations.expect(workflow, load.server))
+        backend = candidates[loads.index(load)]
+        self._known[prompt_id] = _Known(job, backend)
+        return Placed(backend, job.number)
 
     def adopt(
         self,
@@ -83,74 +86,138 @@ class Scheduler:
         now: float,
     ) -> None:
         """Record a prompt that was found in the queue of ``backend``."""
-        self.ended(prompt_id, now, False)
-        self._load(backend).add(Job(prompt_id, client, workflow or UNKNOWN_WORK, number))
-        self._owners[prompt_id] = backend
+        self._take_away(prompt_id)
+        workflow = workflow or UNKNOWN_WORK
+        tag = self._fairness.restore(prompt_id, client, number, self._durations.expect(workflow, ""))
+        job = Job(prompt_id, client, workflow, tag, number if number == number else tag)
+        load = self._load(backend)
+        self._known[prompt_id] = _Known(job, backend)
         if is_running:
-            self.started(prompt_id, now)
+            self._fairness.start(prompt_id)
+            load.start(job, now, is_seen=False)
+        else:
+            load.add(job)
 
     def started(self, prompt_id: str, now: float) -> None:
-        """A prompt began to run."""
-        backend = self._owners.get(prompt_id)
-        if backend is not None:
-            load = self._load(backend)
-            if (job := load.pending.get(prompt_id)) is not None:
-                self._fairness.started(job.number)
-                load.start(prompt_id, now)
+        """A prompt began to run. If it was about to be moved, it runs where it was."""
+        if (move := self._moves.get(prompt_id)) is not None:
+            self.stayed(move)
+        known = self._known.get(prompt_id)
+        if known is not None:
+            load = self._load(known.backend)
+            if load.running is not known.job:
+                self._fairness.start(prompt_id)
+                load.start(known.job, now)
 
     def ended(self, prompt_id: str, now: float, completed: bool) -> None:
-        """A prompt is over, or no longer in any queue; ``completed`` says that it ran to its end."""
-        backend = self._owners.pop(prompt_id, None)
-        if backend is None:
-            return
-        load = self._load(backend)
-        running, started = load.running, load.started
-        job = load.end(prompt_id)
-        if completed and job is not None and job is running:
-            self._durations.learn(job.workflow, load.server, now - started)
+        """A prompt is over, or given up; ``completed`` says that it ran to its end."""
+        known = self._known.pop(prompt_id, None)
+        self._moves.pop(prompt_id, None)
+        used: float | None = 0.0
+        if known is not None:
+            load = self._load(known.backend)
+            is_running = load.running is known.job
+            run = load.end(known.job, now)
+            if is_running:
+                used = None if run is None else self._durations.normal(run.seconds, run.server)
+            if run is not None and completed:
+                self._durations.learn(run)
+        self._fairness.leave(prompt_id, used)
+
+    def renamed(self, prompt_id: str, new_id: str) -> None:
+        """A prompt has another id from here on."""
+        known = self._known.pop(prompt_id, None)
+        if known is not None:
+            known.job.prompt_id = new_id
+            self._known[new_id] = known
+        self._fairness.rename(prompt_id, new_id)
+
+    def lost(self, prompt_id: str) -> None:
+        """No server has a prompt any more. It keeps its turn: it is to be placed or adopted, or `ended`."""
+        self._take_away(prompt_id)
+        self._fairness.pause(prompt_id)
 
     def told(self, backend: Backend, remaining: int) -> None:
         """``backend`` says how many prompts it has, what runs included: those not known here are others'."""
         self._load(backend).told(remaining)
+
+    def unloaded(self, backend: Backend) -> None:
+        """``backend`` was told to unload its models."""
+        self._load(backend).unloaded()
 
     def next_move(
         self, now: float, movable: Callable[[str], bool], can_run: Callable[[str, Backend], bool]
     ) -> Move | None:
         """A pending prompt that a backend which is idle should take over; ``None`` if there is none worth it.
 
-        ``movable`` says of a prompt whether it may be moved now, ``can_run`` whether it can run there.
+        ``movable`` says of a prompt whether it may be moved now, ``can_run`` whether it can run there (and
+        whether that backend takes work). From here on it counts as the target's, until `stayed` says
+        otherwise; `moved` says that it was done.
         """
+        if not any(load.pending for load in self._loads.values()):
+            return None
         for target, idle in self._loads.items():
             if idle.is_idle:
                 others = [load for load in self._loads.values() if load is not idle]
-                found = take_over(idle, others, self._durations, now)
-                if found is not None and movable(found[0].prompt_id) and can_run(found[0].prompt_id, target):
-                    job = found[0]
-                    return Move(job.prompt_id, self._owners[job.prompt_id], target, job.number)
+                for job in worth_taking(idle, others, self._durations, now):
+                    prompt_id = job.prompt_id
+                    if prompt_id not in self._moves and movable(prompt_id) and can_run(prompt_id, target):
+                        return self._move(job, target)
         return None
 
     def moved(self, move: Move) -> None:
         """``move`` was made."""
-        job = self._load(move.source).pending.pop(move.prompt_id, None)
-        if job is not None:
-            self._load(move.target).add(replace(job, number=move.number))
-            self._owners[move.prompt_id] = move.target
+        self._moves.pop(move.prompt_id, None)
+
+    def stayed(self, move: Move) -> None:
+        """``move`` was not made: the prompt is where it was."""
+        known = self._known.get(move.prompt_id)
+        if self._moves.pop(move.prompt_id, None) is not None and known is not None:
+            self._load(known.backend).remove(known.job)
+            known.backend = move.source
+            self._load(move.source).add(known.job)
 
     def forget(self, backend: Backend) -> None:
-        """``backend`` is gone, and what it had to do with it. Its prompts keep their turn if placed again."""
+        """``backend`` is gone, and with it all that it had to do.
+
+        Its prompts keep their turn: they are to be placed or adopted again, or `ended`.
+        """
         self._loads.pop(backend, None)
-        for prompt_id in [one for one, owner in self._owners.items() if owner is backend]:
-            del self._owners[prompt_id]
+        for prompt_id, known in list(self._known.items()):
+            if known.backend is backend:
+                del self._known[prompt_id]
+                self._moves.pop(prompt_id, None)
+                self._fairness.pause(prompt_id)
 
     def wait(self, backend: Backend, now: float) -> float:
         """Seconds until ``backend`` is expected to have done all that it has."""
-        end = 0.0
-        for stage in self._load(backend).timeline(self._durations, 8.0, now):
-            end = stage.end
-        return end
+        load = self._load(backend)
+        return load.rest(self._durations, now) + load.timeline(self._durations).ends[-1]
+
+    def _move(self, job: Job, target: Backend) -> Move:
+        known = self._known[job.prompt_id]
+        move = Move(job.prompt_id, known.backend, target, job.number)
+        self._load(known.backend).remove(job)
+        self._load(target).add(job)
+        known.backend = target
+        self._moves[job.prompt_id] = move
+        return move
+
+    def _take_away(self, prompt_id: str) -> None:
+        known = self._known.pop(prompt_id, None)
+        self._moves.pop(prompt_id, None)
+        if known is not None:
+            load = self._load(known.backend)
+            load.end(known.job, 0.0)
 
     def _load(self, backend: Backend) -> Workload:
         load = self._loads.get(backend)
         if load is None:
             load = self._loads[backend] = Workload(backend.fingerprint)
         return load
+
+
+@dataclass(slots=True)
+class _Known:
+    job: Job
+    backend: Backend

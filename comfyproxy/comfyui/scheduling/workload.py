@@ -1,110 +1,168 @@
 """What one server has to do: the prompt that runs, those that wait, and those that others sent it."""
 
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import ulp
 
-from comfyproxy.comfyui.scheduling.durations import Durations
+from comfyproxy.comfyui.scheduling.durations import Durations, Run
 from comfyproxy.comfyui.workflow import Workflow
 
 LEFT_AT_LEAST = 0.1
 """The share of its expected time that a prompt is taken to need still, however long it has run."""
 
+STEP = 1e-6
+"""How far apart the numbers of prompts are that follow one another though their tags do not say so."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True, eq=False)
 class Job:
-    """One prompt: ``number`` orders the queue of a server, smallest first."""
+    """One prompt. ``tag`` says when it is its client's turn, ``number`` orders the queue of its server.
+
+    ``overtaken`` are the seconds of work that were put in front of it though their turn was later.
+    """
 
     prompt_id: str
     client: str
     workflow: Workflow
+    tag: float
     number: float
+    overtaken: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """A point in a server's future: ``job`` is done (``None``: what runs now is), ``end`` seconds from now, and
-    the models ``warm`` are loaded."""
+class Timeline:
+    """How the work of a server is expected to go on, in seconds from the end of what it does now.
 
-    job: Job | None
-    end: float
-    warm: frozenset[str]
+    ``ends`` has the end of each pending job in turn after a 0, and ``warm`` the models that are loaded then.
+    """
+
+    ends: Sequence[float]
+    warm: Sequence[frozenset[str]]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Workload:
     """The work of one server, as far as it is known.
 
-    ``foreign`` counts the prompts in its queue that did not come through here. ``warm`` are the models that
-    what ran last had loaded, ``last`` is that work's kind and its client.
+    ``pending`` is in the order in which it will run. Of what runs, ``missing`` are the models that it had to
+    load, ``is_seen`` says that its start was seen, and ``is_repeat`` that the same work of the same client
+    ran before it. ``foreign`` counts the prompts in the queue that nobody here knows. ``warm`` are the models
+    that what began last has loaded, ``last`` is its client and its kind.
     """
 
     server: str
     running: Job | None = None
     started: float = 0.0
-    pending: dict[str, Job] = field(default_factory=dict)
+    is_seen: bool = True
+    is_repeat: bool = False
+    missing: frozenset[str] = frozenset()
+    pending: list[Job] = field(default_factory=list)
     foreign: int = 0
     warm: frozenset[str] = frozenset()
     last: tuple[str, str] = ("", "")
+    _timeline: Timeline | None = None
+    _version: int = -1
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing runs and nothing waits."""
         return self.running is None and not self.pending and not self.foreign
 
-    def __len__(self) -> int:
-        return (self.running is not None) + len(self.pending) + self.foreign
+    def insert(self, job: Job, index: int, seconds: float) -> None:
+        """``job``, which takes so long, waits here before those from ``index`` on; its number says so."""
+        job.number = self._number(job.tag, index)
+        for other in self.pending[index:]:
+            if other.tag <= job.tag:
+                other.overtaken += seconds
+        self.pending.insert(index, job)
+        self._timeline = None
 
     def add(self, job: Job) -> None:
-        """``job`` waits here."""
-        self.pending[job.prompt_id] = job
+        """``job`` waits here where its number puts it."""
+        self.pending.insert(bisect_left(self.pending, order(job), key=order), job)
+        self._timeline = None
 
-    def start(self, prompt_id: str, now: float) -> None:
-        """A prompt began to run; what ran before has ended, though nobody said so."""
-        job = self.pending.pop(prompt_id, None)
-        self.running, self.started = job, now
+    def remove(self, job: Job) -> bool:
+        """``job`` waits here no longer; whether it did."""
+        if job not in self.pending:
+            return False
+        self.pending.remove(job)
+        self._timeline = None
+        return True
 
-    def end(self, prompt_id: str) -> Job | None:
-        """A prompt is over, whether it ran or not; the job if it was known here."""
-        if self.running is not None and self.running.prompt_id == prompt_id:
-            job, self.running = self.running, None
-            self.warm = job.workflow.models
-            self.last = job.client, job.workflow.kind
-            return job
-        return self.pending.pop(prompt_id, None)
+    def start(self, job: Job, now: float, is_seen: bool = True) -> None:
+        """``job`` began to run; what ran before has ended, though nobody said so."""
+        self.remove(job)
+        self.running, self.started, self.is_seen = job, now, is_seen
+        self.missing = job.workflow.models - self.warm
+        self.is_repeat = self.last == (job.client, job.workflow.kind)
+        self.warm = job.workflow.models or self.warm
+        self.last = job.client, job.workflow.kind
+        self._timeline = None
+
+    def end(self, job: Job, now: float) -> Run | None:
+        """``job`` is over; what was measured of it, if it ran and its start was seen."""
+        if self.running is not job:
+            self.remove(job)
+            return None
+        self.running = None
+        self._timeline = None
+        run = Run(job.workflow, self.server, max(now - self.started, 0.0), self.missing, self.is_repeat)
+        return run if self.is_seen else None
 
     def told(self, remaining: int) -> None:
         """The server says how many prompts it has, the running one included."""
         self.foreign = max(0, remaining - len(self.pending) - (self.running is not None))
 
-    def timeline(self, durations: Durations, loading: float, now: float) -> Iterator[Stage]:
-        """The work of this server in the order in which it will be done, beginning with what is being done.
+    def unloaded(self) -> None:
+        """The server has no models loaded any more."""
+        self.warm, self.last = frozenset(), ("", "")
+        self._timeline = None
 
-        ``loading`` are the seconds that it takes to change models.
-        """
-        stage = Stage(
-            None, self._rest(durations, now), self.running.workflow.models if self.running else self.warm
-        )
-        yield stage
-        for job in sorted(self.pending.values(), key=_by_number):
-            seconds = stage.end + durations.expect(job.workflow, self.server)
-            if is_cold(job.workflow.models, stage.warm):
-                seconds += loading
-            stage = Stage(job, seconds, job.workflow.models or stage.warm)
-            yield stage
-
-    def _rest(self, durations: Durations, now: float) -> float:
+    def rest(self, durations: Durations, now: float) -> float:
         """Seconds until what runs, and what others sent, is done."""
         seconds = self.foreign * durations.average
         if self.running is not None:
-            whole = durations.expect(self.running.workflow, self.server)
+            whole = durations.expect(self.running.workflow, self.server) + durations.loading(self.missing)
             seconds += max(whole - (now - self.started), whole * LEFT_AT_LEAST)
         return seconds
 
+    def timeline(self, durations: Durations) -> Timeline:
+        """How the pending work will go on."""
+        if self._timeline is None or self._version != durations.version:
+            end, warm = 0.0, self.warm
+            ends, warms = [end], [warm]
+            for job in self.pending:
+                work = job.workflow
+                end += durations.expect(work, self.server)
+                if not work.models <= warm:
+                    end += durations.loading(work.models - warm)
+                if work.models:
+                    warm = work.models
+                ends.append(end)
+                warms.append(warm)
+            self._timeline = Timeline(ends, warms)
+            self._version = durations.version
+        return self._timeline
 
-def is_cold(models: frozenset[str], warm: frozenset[str]) -> bool:
-    """Whether some of ``models`` have to be loaded first."""
-    return not models <= warm
+    def _number(self, tag: float, index: int) -> float:
+        """A number between those at ``index``: the tag itself if it is."""
+        low = self.pending[index - 1].number if index else None
+        high = self.pending[index].number if index < len(self.pending) else None
+        if low is not None and tag <= low:
+            tag = low + _step(low)
+        if high is not None and tag >= high:
+            tag = high - _step(high)
+            if low is not None and tag <= low:
+                tag = (low + high) / 2
+        return tag
 
 
-def _by_number(job: Job) -> float:
-    return job.number
+def order(job: Job) -> tuple[float, str]:
+    """By what ComfyUI takes the next prompt: equal numbers go by the ids (``heapq`` in ``execution.py``)."""
+    return job.number, job.prompt_id
+
+
+def _step(number: float) -> float:
+    return max(STEP, 4 * ulp(number))
