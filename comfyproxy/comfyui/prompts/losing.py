@@ -30,7 +30,7 @@ def lose(dispatch: Dispatch, prompt: Prompt, why: str) -> None:
         end_with_error(dispatch, prompt, f"The server {name_of(backend)} {why} while it had this prompt.")
         return
     prompt.becomes(Phase.SENDING, now)
-    dispatch.scheduler.ended(prompt.prompt_id, now, False)
+    dispatch.scheduler.lost(prompt.prompt_id)
     wait = OTHERS_TURN * (1 + dispatch.random(1)[0] / 256) if prompt.is_found else 0.0
     dispatch.stranded[prompt.prompt_id] = now + wait
     dispatch.wake()

@@ -4,7 +4,7 @@ ComfyUI answers a deletion alike whether there was something to delete, somethin
 nothing. So after it the server is asked for the prompt, and only one that it does not have any more goes on.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from comfyproxy.comfyui.merging.documents import read_body
 from comfyproxy.comfyui.prompts.dispatch import Dispatch
@@ -15,8 +15,11 @@ from comfyproxy.comfyui.prompts.sending import Sent, Verdict, send
 from comfyproxy.comfyui.prompts.withdrawing import ask_to, take_back
 from comfyproxy.comfyui.scheduling.scheduler import Move
 from comfyproxy.comfyui.wire import read_object
-from comfyproxy.core.balancing.backend import Backend
+from comfyproxy.core.balancing.backend import AdminState, Backend
 from comfyproxy.core.balancing.operations import Operation, Reply
+
+PAUSE = 0.5
+"""Seconds that a prompt stays where it is at least: one that could not be moved is not tried all the time."""
 
 RETRY = 2.0
 """Seconds until a prompt that no server takes is offered again."""
@@ -24,36 +27,57 @@ RETRY = 2.0
 
 def plan_moves(dispatch: Dispatch) -> Iterator[Operation]:
     """The moves that are worth it now."""
-    candidates = frozenset(dispatch.candidates())
+    candidates = dispatch.candidates()
+    yield from _leave(dispatch, candidates)
 
     def movable(prompt_id: str) -> bool:
         prompt = dispatch.ledger.get(prompt_id)
-        return prompt is not None and is_movable(prompt)
+        return prompt is not None and is_movable(prompt, dispatch.now)
 
     def can_run(prompt_id: str, backend: Backend) -> bool:
         prompt = dispatch.ledger.get(prompt_id)
-        return backend in candidates and prompt is not None and _can_run(dispatch, prompt, backend)
+        return backend in candidates and prompt is not None and bool(_able(dispatch, prompt, [backend]))
 
-    for _ in range(len(candidates)):
+    for _ in candidates:
         move = dispatch.scheduler.next_move(dispatch.now, movable, can_run)
         if move is None:
             return
         # From now on the plan has it there: what follows is planned with it.
         dispatch.scheduler.moved(move)
-        prompt = dispatch.ledger.get(move.prompt_id)
-        assert prompt is not None
-        prompt.becomes(Phase.SENDING, dispatch.now)
-        yield carry_out(dispatch, prompt, move)
+        yield _begin(dispatch, move)
 
 
-def is_movable(prompt: Prompt) -> bool:
+def _leave(dispatch: Dispatch, candidates: list[Backend]) -> Iterator[Operation]:
+    """Move what waits on servers that an operator takes out of use."""
+    for server in tuple(dispatch.servers.values()):
+        source = server.backend
+        if source.admin is AdminState.READY and not source.removed:
+            continue
+        for prompt in dispatch.ledger.on(source):
+            if is_movable(prompt, dispatch.now) and (able := _able(dispatch, prompt, candidates)):
+                placed = dispatch.scheduler.place(
+                    prompt.prompt_id, prompt.workflow, prompt.owner, able, dispatch.now
+                )
+                yield _begin(dispatch, Move(prompt.prompt_id, source, placed.backend, placed.number))
+
+
+def _begin(dispatch: Dispatch, move: Move) -> Operation:
+    prompt = dispatch.ledger.get(move.prompt_id)
+    assert prompt is not None
+    prompt.becomes(Phase.SENDING, dispatch.now)
+    return carry_out(dispatch, prompt, move)
+
+
+def is_movable(prompt: Prompt, now: float) -> bool:
     """Whether ``prompt`` waits, and we can submit it again. What others submitted, others may move."""
-    return prompt.phase is Phase.PENDING and not prompt.is_found and bool(prompt.body)
+    is_ours = not prompt.is_found and bool(prompt.body)
+    return is_ours and prompt.phase is Phase.PENDING and now - prompt.since >= PAUSE
 
 
-def _can_run(dispatch: Dispatch, prompt: Prompt, backend: Backend) -> bool:
-    document = read_object(prompt.submission) or {}
-    return not dispatch.catalogs.lacking(backend, document.get("prompt") or {})
+def _able(dispatch: Dispatch, prompt: Prompt, backends: Sequence[Backend]) -> list[Backend]:
+    """Those that can run ``prompt``."""
+    graph = (read_object(prompt.submission) or {}).get("prompt") or {}
+    return [backend for backend in backends if not dispatch.catalogs.lacking(backend, graph)]
 
 
 def carry_out(dispatch: Dispatch, prompt: Prompt, move: Move) -> Operation:
@@ -131,7 +155,7 @@ def _send_on(dispatch: Dispatch, prompt: Prompt) -> Operation:
             dispatch, prompt, f"The server {name_of(prompt.backend)} refused this prompt: {_said(sent)}"
         )
     else:
-        dispatch.scheduler.ended(prompt.prompt_id, dispatch.now, False)
+        dispatch.scheduler.lost(prompt.prompt_id)
         dispatch.stranded[prompt.prompt_id] = dispatch.now + RETRY
 
 

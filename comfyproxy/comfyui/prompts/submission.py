@@ -132,9 +132,8 @@ def enter(dispatch: Dispatch, submission: Submission, able: list[Backend]) -> Pr
     prompt_id = submission.prompt_id or _PLACEHOLDER
     placed = scheduler.place(prompt_id, submission.workflow, owner, able, now, submission.is_urgent)
     if submission.prompt_id is None:
-        scheduler.ended(prompt_id, now, False)
         prompt_id = mint_prompt_id(placed.backend.fingerprint, dispatch.random)
-        scheduler.adopt(prompt_id, submission.workflow, owner, placed.backend, placed.number, False, now)
+        scheduler.renamed(_PLACEHOLDER, prompt_id)
     prompt = Prompt(
         prompt_id,
         submission.client_id,

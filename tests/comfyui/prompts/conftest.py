@@ -113,8 +113,15 @@ class Server:
         if status is not None:
             return reply(self.backend, Answer(status, b"{}"))
         return reply(
-            self.backend, self._routes.answer(Asked(ask.method.decode(), path, parse_query(query), {}, ask.body))
+            self.backend,
+            self._routes.answer(Asked(ask.method.decode(), path, parse_query(query), {}, ask.body)),
         )
+
+    def ask_directly(self, graph: Mapping[str, Any], **members: Any) -> str:
+        """Somebody submits a prompt without the proxy; returns its id."""
+        body = json.dumps({"prompt": graph, **members}).encode()
+        answer = self._routes.answer(Asked("POST", "/prompt", {}, {}, body))
+        return str(json.loads(answer.body)["prompt_id"])
 
     def posts(self, path: str = "/prompt") -> list[Any]:
         """The bodies that were posted there."""
@@ -188,7 +195,7 @@ class Rig:
 
     def holder(self, prompt_id: str) -> Server | None:
         """The server that has a prompt in its queue."""
-        found = [one for one in self.servers if prompt_id in (one.running, *one.pending)]
+        found = [one for one in self.servers if prompt_id in (one.running, *one.pending) and not one.is_down]
         assert len(found) < 2, "a prompt is on two servers"
         return found[0] if found else None
 
@@ -243,7 +250,9 @@ class Rig:
         line.session.lost(self.server_backend(line), "it closed", self.clock.seconds())
 
     def server_backend(self, line: Line) -> Backend:
-        (backend,) = [one for one in (*self.pool.backends, *self.pool.removed) if self.server(one) is line.server]
+        (backend,) = [
+            one for one in (*self.pool.backends, *self.pool.removed) if self.server(one) is line.server
+        ]
         return backend
 
     def turn(self, seconds: float = TURN) -> None:
@@ -347,7 +356,10 @@ def make_head(method: str, target: str, *lines: str, length: int = 0) -> Request
 def sampled(seconds: float, seed: int = 7, **inputs: Any) -> dict[str, Any]:
     """A prompt that takes so many seconds, in four steps."""
     return {
-        "1": {"class_type": "DemoSampler", "inputs": {"seed": seed, "steps": 4, "seconds": seconds, **inputs}},
+        "1": {
+            "class_type": "DemoSampler",
+            "inputs": {"seed": seed, "steps": 4, "seconds": seconds, **inputs},
+        },
         "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "picture"}},
     }
 

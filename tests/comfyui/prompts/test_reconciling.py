@@ -1,0 +1,93 @@
+"""What the ledger learns from the servers themselves."""
+
+from collections.abc import Callable
+from typing import Any
+
+Prompt = Callable[..., dict[str, Any]]
+MakeRig = Callable[..., Any]
+
+
+def test_a_restarted_proxy_finds_its_prompts_again(rig: Any, make_rig: MakeRig, seconds: Prompt) -> None:
+    ids = [rig.submit(seconds(8, seed), client_id="me") for seed in range(4)]
+    rig.turn(1)
+    for line in tuple(rig.lines.values()):
+        rig.disconnect(line)
+    new = make_rig(beside=rig)
+    new.turn(1)
+    assert {prompt.prompt_id for prompt in new.dispatch.ledger} == set(ids)
+    page = new.open("/ws?clientId=me")
+    assert page.remaining == 4
+    new.turn(20)
+    assert all(page.told(one)[-2:] == ["execution_success", "end"] for one in ids)
+    assert page.remaining == 0
+
+
+def test_what_was_deleted_at_the_server_itself_is_gone(rig: Any, seconds: Prompt) -> None:
+    page = rig.open("/ws?clientId=me")
+    [rig.submit(seconds(20, seed), client_id="me") for seed in range(4)]
+    rig.turn(1)
+    deleted = rig.servers[0].pending[0]
+    rig.servers[0].machine.queue.delete(deleted)
+    rig.turn(3)
+    assert rig.dispatch.ledger.get(deleted) is None
+    assert rig.holder(deleted) is None
+    assert page.remaining == 3
+
+
+def test_what_somebody_else_submits_counts(rig: Any, seconds: Prompt) -> None:
+    for server in rig.servers[:1]:
+        for seed in range(3):
+            server.ask_directly(seconds(30, seed))
+    rig.turn(2)
+    assert len(rig.dispatch.ledger) == 3
+    one = rig.submit(seconds(2), client_id="me")
+    assert rig.holder(one) is rig.servers[1]
+
+
+def test_a_lost_connection_is_made_good_by_asking(rig: Any, seconds: Prompt) -> None:
+    page = rig.open("/ws?clientId=me")
+    one = rig.submit(seconds(2), client_id="me")
+    rig.turn(0.5)
+    rig.holder(one).machine.clients.leave("me")
+    rig.turn(4)
+    assert rig.dispatch.ledger.get(one) is None
+    assert page.told(one)[-2:] == ["execution_success", "end"]
+
+
+def test_two_proxies_answer_for_each_others_prompts(rig: Any, make_rig: MakeRig, seconds: Prompt) -> None:
+    other = make_rig(beside=rig)
+    other.turn(1)
+    ids = [rig.submit(seconds(8, seed)) for seed in range(4)]
+    for _ in range(8):
+        rig.settle()
+        other.turn(0.25)
+    assert {prompt.prompt_id for prompt in other.dispatch.ledger} == set(ids)
+    running = [one for one in ids if rig.holder(one).running == one]
+    assert other.ask("POST", f"/api/jobs/{running[0]}/cancel") == (200, {"cancelled": True})
+    for _ in range(60):
+        rig.settle()
+        other.turn(0.25)
+    assert len(rig.dispatch.ledger) == len(other.dispatch.ledger) == 0
+    assert {tuple(sorted(proxy.ask("GET", "/history")[1])) for proxy in (rig, other)} == {tuple(sorted(ids))}
+
+
+def test_of_two_proxies_one_brings_a_prompt_to_another_server(
+    rig: Any, make_rig: MakeRig, seconds: Prompt
+) -> None:
+    other = make_rig(beside=rig)
+    other.turn(1)
+    ids = [rig.submit(seconds(8, seed)) for seed in range(4)]
+    for _ in range(8):
+        rig.settle()
+        other.turn(0.25)
+    dead, alive = rig.servers
+    waiting = dead.pending
+    for proxy in (other, rig):
+        for line in [line for line in proxy.lines.values() if line.server is dead]:
+            proxy.disconnect(line)
+    rig.kill(dead)
+    for _ in range(240):
+        rig.settle()
+        other.turn(0.25)
+    assert [body["prompt_id"] for body in alive.posts()].count(waiting[0]) == 1
+    assert sorted(alive.history) == sorted(set(ids) - {next(iter(set(ids) - set(alive.history)))})
