@@ -85,6 +85,7 @@ class Fairness:
         """A prompt has another id from here on."""
         turn = self._turns.pop(prompt_id, None)
         if turn is not None:
+            self.leave(new_id, None)
             self._turns[new_id] = turn
             if self._unwait(prompt_id, turn):
                 self._wait(new_id, turn)
