@@ -268,6 +268,8 @@ class ClientSession(Upstreams):
             return
         if kind in ENDINGS:
             story.end(payload, kind, data, now)
+            self._stage.closes(story, frame)
+            return
         elif kind in _PROGRESS:
             frame = Frame(payload, key=(kind, story.prompt_id, _node(data.get("node"))))
             story.advances(kind, frame)

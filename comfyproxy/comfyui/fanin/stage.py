@@ -63,7 +63,9 @@ class Stage:
 
     def catch_up(self) -> None:
         """Tell the client what it missed, and show it what runs."""
-        shown, self._shown = self._shown, None
+        shown = self._shown
+        if shown is None or not shown.is_ending_told:
+            self._shown = None
         for story in self.stories.values():
             story.told = 0
         self._settle(shown)
@@ -86,6 +88,11 @@ class Stage:
         """``frame`` came, and ``story`` knows what it says."""
         if story is self._shown:
             self.say(frame)
+
+    def closes(self, story: Story, frame: Frame) -> None:
+        """``frame`` came, the ending of ``story``."""
+        story.is_ending_told = story is self._shown and self.client is not None
+        self.passes(story, frame)
 
     def keeps(self, story: Story, frame: Frame) -> None:
         """``frame`` came, a result of ``story``, which is to keep it."""
@@ -155,13 +162,16 @@ class Stage:
             return
         over = [story for story in self.stories.values() if story.is_over]
         for story in sorted(over, key=lambda story: story.ended_at):
-            self._tell(story.opening(), story.results(), self._texts(story), story.closing())
+            if story.is_ending_told:
+                self.say(story.last())
+            else:
+                self._tell(story.opening(), story.results(), self._texts(story), story.closing())
             if self.client is None:
                 return
             self._finish(story)
         if shown is not None:
             if over:
-                self._tell(shown.opening(), shown.present())
+                self._resume(shown)
             return
         running = [story for story in self.stories.values() if story.has_begun]
         if running:
@@ -169,7 +179,17 @@ class Stage:
 
     def _show(self, story: Story) -> None:
         self._shown = story
+        story.is_ending_told = bool(story.ending)
         self._tell(story.opening(), story.results(), self._texts(story), story.present(), story.closing())
+
+    def _resume(self, story: Story) -> None:
+        """``story`` was interrupted by another. The page shows the newest result of each node, whichever
+        prompt it is of, so it gets those of ``story`` again; what a program collects does not come twice."""
+        if self.is_page:
+            story.told = 0
+            self._tell(story.opening(), story.results(), self._texts(story), story.present())
+        else:
+            self._tell(story.opening(), story.present())
 
     def _tell(self, *parts: Iterable[Frame]) -> None:
         for part in parts:

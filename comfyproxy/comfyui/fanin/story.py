@@ -24,7 +24,8 @@ class Story:
     Of what is said again and again (progress) only the newest is kept; of results all, in order (``kept``).
     ``has_begun`` says that it runs or has run, ``ending`` is how it ended, and ``is_over`` says that its
     server has nothing more to say: ``executing`` without a node was the last. ``told`` counts what the client
-    of the moment has of ``kept``; ``serial`` is the story's place in the order of submission.
+    of the moment has of ``kept``. An ending is told once, whoever the client is: a page makes a dialog of each
+    error (``is_ending_told``). ``serial`` is the story's place in the order of submission.
     """
 
     def __init__(self, prompt_id: str, serial: int) -> None:
@@ -39,6 +40,7 @@ class Story:
         self.state: Frame | None = None
         self.progress: Frame | None = None
         self.ending: bytes = b""
+        self.is_ending_told = False
         self.ended_at = 0.0
         self.is_over = False
         self.size = 0
