@@ -33,7 +33,7 @@ MAX_OUTPUTS = 10_000
 
 _MARK = re.compile(r"server-([0-9a-f]{12})(?:/|$)")
 _SUBFOLDER = re.compile(rb"(?<=[?&])subfolder=([^&]*)")
-_GONE = Refuse(404, "The server that made this file is not in the pool any more.")
+GONE = Refuse(404, "The server that made this file is not in the pool any more.")
 
 
 def mark(subfolder: str, backend: Backend) -> str:
@@ -156,7 +156,7 @@ class Ownership:
         if not fingerprint:
             return Operate(self._look(head, file, now))
         backend = self._pool.find(fingerprint)
-        return _GONE if backend is None else Pin(backend, strict=True)
+        return GONE if backend is None else Pin(backend, strict=True)
 
     def _look(self, head: RequestHead, file: FileRef, now: float) -> Operation:
         caller = yield from self._callers.identify(head)
