@@ -15,12 +15,17 @@ from twisted.internet.protocol import ClientFactory
 from twisted.internet.ssl import CertificateOptions, optionsForClientTLS
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
+from comfyproxy.core.balancing.operations import Ask
 from comfyproxy.core.balancing.probing import HttpProbe, TcpProbe
 from comfyproxy.core.config import Timeouts
 from comfyproxy.core.configuration.addresses import Address
+from comfyproxy.proxy.asking import Question
 from comfyproxy.proxy.probes import Check, ProbePlan
 from comfyproxy.testing import RawClient, Rig, ScriptedBackend, Step
 from comfyproxy.testing.rig import HERE, OK, PORT, daemon
+from tests.proxy.session_peers import STATUS, Session
+from tests.proxy.session_peers import Router as SessionRouter
+from tests.proxy.websocket_peers import Backend
 
 # Twisted's CertificateOptions still take the objects that pyOpenSSL would rather not.
 pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
@@ -376,3 +381,39 @@ def test_a_check_does_not_wait_for_a_server_that_never_ends_its_tls(make_https, 
 def test_a_check_of_a_server_that_takes_the_connection_and_no_handshake_is_slow(make_rig, trusted):
     rig = make_rig(ScriptedBackend(), addresses=[Address("https", "10.0.0.1", 8443)])
     assert checked(rig, TcpProbe()) == (False, "no answer within 5 s", True)
+
+
+def test_the_proxy_asks_over_tls_too(make_https, trusted):
+    rig = make_https(ok(), trusted.server("gpu1"))
+    replies = []
+    ask = Ask(rig.pool.backends[0], b"GET", b"/queue")
+    Question(rig.proxy, rig.balancer, ask, replies.append).start(ask.timeout)
+    rig.network.run()
+    assert (replies[0].status, replies[0].body) == (200, b"ok")
+
+
+def test_a_certificate_that_is_not_believed_is_no_reply(make_https, trusted):
+    rig = make_https(ok(), Authority().server("gpu1"))
+    replies = []
+    ask = Ask(rig.pool.backends[0], b"POST", b"/prompt")
+    Question(rig.proxy, rig.balancer, ask, replies.append).start(ask.timeout)
+    rig.network.run()
+    assert (replies[0].status, replies[0].was_sent) == (0, False)
+
+
+def test_a_session_s_connection_may_be_over_tls(make_https, trusted):
+    session = Session()
+    rig = make_https(Backend(), trusted.server("gpu1"), router=SessionRouter(session))
+    rig.proxy.background.follow([rig.balancer])
+    session.wanted = [rig.pool.backends[0]]
+    rig.advance(1)
+    rig.backends[0].socket.say(STATUS)
+    session.sends[rig.pool.backends[0]](b"x" * 300_000, True)
+    rig.network.run()
+    assert session.heard == ["opened 0", (0, STATUS.encode(), False)]
+    assert rig.backends[0].socket.messages == [b"x" * 300_000]
+    session.wanted = []
+    rig.advance(1)
+    assert rig.backends[0].socket.closed_with[0] == 1000
+    assert rig.backends[0].socket.is_gone
+    rig.proxy.background.stop()
