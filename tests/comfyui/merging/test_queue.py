@@ -1,0 +1,137 @@
+"""The queue of the pool."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from comfyproxy.comfyui.merging.known import Known, Status
+from comfyproxy.comfyui.merging.queue import merge_queue, read_queue
+from tests.comfyui.merging.servers import START, A, B, C, queue, reply, row, silence, vector
+
+
+def merged(*replies: Any, known: Any = (), asked: float = 0.0) -> tuple[list[str], list[str]]:
+    document = json.loads(merge_queue(replies, known, asked))
+    assert set(document) == {"queue_running", "queue_pending"}
+    return [one[1] for one in document["queue_running"]], [one[1] for one in document["queue_pending"]]
+
+
+def known(prompt_id: str, status: Status = Status.PENDING, backend: Any = None, **more: Any) -> Known:
+    return Known(prompt_id, status, 0, START, backend, **more)
+
+
+def test_the_queue_of_one_server_is_that_queue() -> None:
+    real = vector("queue.json")
+    assert json.loads(merge_queue([reply(A, real)])) == real
+
+
+def test_what_runs_and_what_waits_anywhere_is_listed_by_number() -> None:
+    one = queue([row("a", 1)], [row("b", 6), row("c", -2.5)])
+    other = queue([row("d", 0)], [row("e", 3)])
+    assert merged(reply(A, one), reply(B, other)) == (["d", "a"], ["c", "e", "b"])
+
+
+def test_of_the_same_number_the_older_comes_first() -> None:
+    one, other = queue([], [row("a", 1, START + 1)]), queue([], [row("b", 1, None), row("c", 1, START)])
+    assert merged(reply(A, one), reply(B, other)) == ([], ["b", "c", "a"])
+
+
+def test_servers_that_do_not_answer_cost_nothing_but_their_rows() -> None:
+    replies = reply(A, queue([row("a")])), silence(B), reply(C, status=500)
+    assert merged(*replies) == (["a"], [])
+    assert merged(silence(A)) == ([], [])
+
+
+def test_what_a_silent_server_has_is_listed_as_it_is_known() -> None:
+    records = [known("p", backend=B), known("r", Status.IN_PROGRESS, B), known("x", Status.FAILED, B)]
+    assert merged(reply(A, queue([row("a")])), silence(B), known=records) == (["a", "r"], ["p"])
+
+
+def test_what_is_on_its_way_is_listed() -> None:
+    assert merged(reply(A, queue()), known=[known("p")]) == ([], ["p"])
+
+
+def test_what_its_server_does_not_list_any_more_is_not_listed() -> None:
+    assert merged(reply(A, queue()), known=[known("p", backend=A, since=1.0)], asked=2.0) == ([], [])
+
+
+def test_a_prompt_that_two_servers_tell_of_is_listed_once() -> None:
+    before, after = reply(A, queue([], [row("p")])), reply(B, queue([row("p")]))
+    assert merged(before, after) == (["p"], [])
+    assert merged(before, after, known=[known("p", backend=A)]) == ([], ["p"])
+
+
+def test_a_prompt_that_one_server_has_twice_is_listed_twice() -> None:
+    assert merged(reply(A, queue([row("p")], [row("p")]))) == (["p"], ["p"])
+
+
+def test_a_moved_prompt_keeps_the_time_of_its_creation() -> None:
+    document = json.loads(
+        merge_queue([reply(A, queue([], [row("p", 0, START + 99)]))], [known("p", backend=A)])
+    )
+    assert document["queue_pending"][0][3]["create_time"] == START
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        None,
+        [],
+        "x",
+        [1, "p", {}, {}],
+        [True, "p", {}, {}, []],
+        [float("nan"), "p", {}, {}, []],
+        ["1", "p", {}, {}, []],
+        [1, 2, {}, {}, []],
+        [1, "p", [], {}, []],
+        [1, "p", {}, None, []],
+        [1, "p", {}, {}, None],
+    ],
+)
+def test_what_is_no_row_is_left_out(strange: object) -> None:
+    assert merged(reply(A, queue([strange], [strange, row("a")]))) == ([], ["a"])
+
+
+@pytest.mark.parametrize("strange", [[], "x", {"queue_running": {}}, {"queue_pending": 3}, {}])
+def test_what_is_no_queue_has_no_rows(strange: object) -> None:
+    assert merged(reply(A, strange), reply(B, queue([row("b")]))) == (["b"], [])
+
+
+def test_no_answer_is_no_queue() -> None:
+    assert read_queue(silence(A)) is None
+    assert read_queue(reply(A, [])) is None
+
+
+def test_secrets_after_the_fifth_element_are_cut() -> None:
+    document = json.loads(merge_queue([reply(A, queue([[*row("a"), {"api_key_comfy_org": "x"}]]))]))
+    assert len(document["queue_running"][0]) == 5
+
+
+@pytest.mark.parametrize("created", ["x", None, True, [1], 1e300])
+def test_a_strange_time_does_not_disturb_the_order(created: object) -> None:
+    strange = row("a")
+    strange[3]["create_time"] = created
+    assert merged(reply(A, queue([], [row("b"), strange]))) == ([], ["a", "b"])
+
+
+ROWS = st.lists(
+    st.builds(row, st.sampled_from("abcdef"), st.integers(-5, 5), st.sampled_from([START, START + 1, None])),
+    max_size=4,
+)
+
+
+@given(st.lists(st.tuples(ROWS, ROWS), max_size=3))
+def test_every_prompt_of_every_server_is_listed_and_no_other(
+    queues: list[tuple[list[Any], list[Any]]],
+) -> None:
+    replies = [
+        reply(backend, queue(running, pending))
+        for backend, (running, pending) in zip((A, B, C), queues, strict=False)
+    ]
+    running, pending = merged(*replies)
+    assert {*running, *pending} == {one[1] for pair in queues for rows in pair for one in rows}
+    document = json.loads(merge_queue(replies))
+    for listed in document.values():
+        assert [one[0] for one in listed] == sorted(one[0] for one in listed)
