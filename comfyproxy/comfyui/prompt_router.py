@@ -4,9 +4,12 @@ from collections.abc import Callable, Collection, Iterable
 from functools import lru_cache
 from os import urandom
 
+from comfyproxy.comfyui.broadcast import broadcast
 from comfyproxy.comfyui.callers import Caller, Callers, Kind
+from comfyproxy.comfyui.file_routes import FileRoutes
 from comfyproxy.comfyui.home import Home
 from comfyproxy.comfyui.identity import Random, fingerprint_in
+from comfyproxy.comfyui.logs import LogSubscriptions
 from comfyproxy.comfyui.messages import message_key
 from comfyproxy.comfyui.origin import ORIGIN_FIELDS, check_origin
 from comfyproxy.comfyui.prompts.dispatch import OBSERVER, Dispatch
@@ -17,6 +20,7 @@ from comfyproxy.comfyui.prompts.editing import (
     edit_queue,
     interrupt_running,
 )
+from comfyproxy.comfyui.prompts.sending import fields_of
 from comfyproxy.comfyui.prompts.submission import submit
 from comfyproxy.comfyui.prompts.working import work
 from comfyproxy.comfyui.wire import (
@@ -54,6 +58,7 @@ _BODIES = {
     Route.INTERRUPT: MEBIBYTE,
     Route.CANCEL_JOBS: MEBIBYTE,
     Route.FREE: MEBIBYTE,
+    Route.SUBSCRIBE_LOGS: MEBIBYTE,
 }
 """Octets of the bodies that are read here."""
 
@@ -81,12 +86,20 @@ class PromptRouter:
         self._dispatch = Dispatch(pool, self._callers, options, random)
         self._pool = pool
         self._find_route = lru_cache(KEPT_HEADS)(find_route)
-        self._home = Home(pool, options.home)
+        self._files = FileRoutes(
+            pool,
+            self._callers,
+            Home(pool, options.home),
+            self._dispatch.ownership,
+            self._dispatch.replication,
+        )
+        self._logs = LogSubscriptions(self._nearest_to_client)
 
     def follow(self, options: ComfyUIConfig) -> None:
         """Go by ``options`` from now on."""
         self._dispatch.options = options
-        self._home = Home(self._pool, options.home)
+        self._dispatch.replication.eager = options.replicate_uploads
+        self._files.home = Home(self._pool, options.home)
 
     @property
     def sessions(self) -> Collection[Session]:
@@ -103,8 +116,10 @@ class PromptRouter:
         self._dispatch.wake = wake
 
     def background(self, now: float) -> Iterable[Operation]:
-        """What is to be done about prompts beside requests."""
-        return work(self._dispatch, now)
+        """What is to be done beside requests: about prompts, uploads, and who reads the log."""
+        yield from work(self._dispatch, now)
+        yield from self._dispatch.replication.background(now)
+        yield from self._logs.background(self.sessions)
 
     def route(self, head: RequestHead, body: bytes | None, now: float) -> Decision:
         """Where this request belongs, or what is to be done about it here."""
@@ -118,13 +133,17 @@ class PromptRouter:
             return self._nearest(head)
         if route is Route.SOCKET and not head.upgrade:
             return self._nearest(head)
-        return self._decide(route, argument, head, body or b"", now)
+        decision = self._files.route(route, argument, head, body, now)
+        return decision or self._decide(route, argument, head, body or b"", now)
 
     def _nearest(self, head: RequestHead) -> Decision:
         """The nearest server of a browser; who says nothing gets the next one."""
         caller = self._callers.browser(head)
         backend = None if caller is None else self._callers.affinity(caller.fingerprint)
         return _ANY if backend is None else Pin(backend)
+
+    def _nearest_to_client(self, client_id: str) -> Backend | None:
+        return self._callers.affinity(self._callers.owner(client_id))
 
     def _decide(self, route: Route, argument: str, head: RequestHead, body: bytes, now: float) -> Decision:
         dispatch = self._dispatch
@@ -134,11 +153,12 @@ class PromptRouter:
             case Route.SUBMIT:
                 return Operate(submit(dispatch, head, body, read_object(body)), outlasts=True)
             case Route.USER_STATE:
-                return self._home.decide(head)
-            case Route.UPLOAD | Route.UPLOAD_MASK:
-                return self._home.upload()
-            case Route.VIEW:
-                return self._dispatch.ownership.view(head, now)
+                return self._files.home.decide(head)
+            case Route.SUBSCRIBE_LOGS:
+                return Operate(self._logs.subscribe(head, read_object(body), dispatch.find_session))
+            case Route.FREE:
+                fields = fields_of(head, dispatch)
+                return Operate(broadcast(dispatch.answering(), head.method, head.target, body, fields))
         edit = self._edit(route, argument, head, body)
         if edit is not None:
             return Operate(edit, outlasts=True)
@@ -209,13 +229,14 @@ class PromptRouter:
         return Join(self._dispatch.session(client), fields)
 
     def place(self, head: RequestHead, body: bytes | None, backend: Backend, now: float) -> Rewrite | None:
-        """Give a browser its cookie."""
+        """Give a browser its cookie; let the server see its own names of files."""
         if self._callers.is_due(head):
             return Rewrite(answer_fields=self._callers.cookie_for(backend))
-        return None
+        return self._files.place(self._find_route(head)[0], head, body)
 
     def learn(self, answer: ResponseHead, body: bytes, backend: Backend, now: float) -> None:
-        """Nothing is to be learnt."""
+        """Remember where an upload is."""
+        self._files.learn(answer, body, backend, now)
 
     def cookies(self, value: bytes) -> bytes:
         """A ``Cookie`` value without what is the proxy's own; empty if nothing is left."""

@@ -1,5 +1,6 @@
 """What all that is done about the prompts of one pool shares: where they are, and who hears of them."""
 
+import json
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from os import urandom
@@ -17,9 +18,10 @@ from comfyproxy.comfyui.prompts.endings import Endings
 from comfyproxy.comfyui.prompts.ledger import Ledger, Phase, Prompt, unpack
 from comfyproxy.comfyui.prompts.observing import Observer
 from comfyproxy.comfyui.prompts.servers import Server
+from comfyproxy.comfyui.replication import Brought, Replication
 from comfyproxy.comfyui.scheduling.scheduler import Scheduler
 from comfyproxy.comfyui.views import Views
-from comfyproxy.comfyui.wire import Document
+from comfyproxy.comfyui.wire import Document, read_object
 from comfyproxy.core.balancing.backend import Backend
 from comfyproxy.core.balancing.operations import Operation, Reply, Session
 from comfyproxy.core.balancing.pool import Pool
@@ -60,6 +62,7 @@ class Dispatch:
         self.installed = Installed(self._note_installed)
         self.catalogs = Catalogs(self.installed.note)
         self.ownership = Ownership(pool, callers)
+        self.replication = Replication(pool, self.ownership, eager=options.replicate_uploads)
         showing = Showing(self.installed.is_output, self.ownership.mark, _is_observer)
         self.views = Views(self.known, showing, self._note_outputs)
         self.endings = Endings()
@@ -109,9 +112,21 @@ class Dispatch:
             if backend.takes_pins and not self.server(backend).is_gone
         ]
 
-    def bring(self, submission: bytes, backend: Backend, prompt: Prompt) -> Operation:
-        """Have the input files of ``submission`` on ``backend``."""
-        yield from ()
+    def bring(self, prompt: Prompt) -> Operation:
+        """Have the files that ``prompt`` loads on its server; returns what to submit there.
+
+        That is a reason instead, as `str`, if it cannot run there.
+        """
+        submission = prompt.submission
+        document = read_object(submission)
+        if document is None:
+            return submission
+        brought: Brought = yield from self.replication.bring(document, prompt.backend, prompt.owner, self.now)
+        if not brought.is_reached:
+            return "it does not answer"
+        if brought.lacking:
+            return f"{brought.lacking[0].file.text} cannot be brought there"
+        return submission if brought.submission is document else json.dumps(brought.submission).encode()
 
     # The sessions of clients
 
@@ -127,6 +142,7 @@ class Dispatch:
                 note=self._note,
                 unsure=self._unsure,
                 queued=partial(self.queued, client_id),
+                mark=self.ownership.mark,
             )
             for prompt in self.ledger.of(client_id):
                 session.adds(prompt.backend, prompt.prompt_id, self.now)
@@ -255,7 +271,9 @@ class Dispatch:
         prompt = self.ledger.get(prompt_id) if isinstance(prompt_id, str) else None
         if prompt is None or prompt.backend is not backend:
             return
-        if kind in _FINISHED:
+        if kind == "executed":
+            self.ownership.told(data.get("output"), backend, prompt.owner, self.now)
+        elif kind in _FINISHED:
             self.started(prompt, self.now)
             self._finished[prompt.prompt_id] = completed = kind == "execution_success"
             self.scheduler.ended(prompt.prompt_id, self.now, completed)

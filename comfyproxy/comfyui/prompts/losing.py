@@ -79,7 +79,8 @@ def end_with_error(dispatch: Dispatch, prompt: Prompt, message: str) -> None:
 def conclude(dispatch: Dispatch, prompt: Prompt, found: Found) -> None:
     """``prompt`` has ended, and is in the history of its server: tell its client what it may have missed."""
     entry = found.entry or {}
-    _tell(dispatch, prompt, [*_pictures(prompt.prompt_id, entry), *_messages(prompt.prompt_id, entry)])
+    pictures = _pictures(dispatch, prompt, entry)
+    _tell(dispatch, prompt, [*pictures, *_messages(prompt.prompt_id, entry)])
     dispatch.ended(prompt, is_completed(entry), dispatch.now)
 
 
@@ -109,11 +110,11 @@ def _messages(prompt_id: str, entry: Document) -> list[tuple[str, Document]]:
     return found
 
 
-def _pictures(prompt_id: str, entry: Document) -> list[tuple[str, Document]]:
+def _pictures(dispatch: Dispatch, prompt: Prompt, entry: Document) -> list[tuple[str, Document]]:
     """The ``executed`` events of a prompt, of which the history has only the outputs."""
-    outputs = entry.get("outputs")
+    outputs = dispatch.ownership.mark(entry.get("outputs"), prompt.backend)
     return [
-        ("executed", {"node": node, "display_node": node, "output": output, "prompt_id": prompt_id})
+        ("executed", {"node": node, "display_node": node, "output": output, "prompt_id": prompt.prompt_id})
         for node, output in (outputs.items() if isinstance(outputs, dict) else ())
         if isinstance(output, dict)
     ]

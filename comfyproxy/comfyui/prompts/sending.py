@@ -63,8 +63,9 @@ def send(dispatch: Dispatch, prompt: Prompt) -> Operation:
     is_heard = yield OpenSocket(watcher, backend)
     if not is_heard:
         return Sent(Verdict.UNREACHED, why="its WebSocket cannot be had")
-    submission = prompt.submission
-    yield from dispatch.bring(submission, backend, prompt)
+    submission = yield from dispatch.bring(prompt)
+    if isinstance(submission, str):
+        return Sent(Verdict.UNREACHED, why=submission)
     body = with_members(submission, {"number": prompt.number})
     sent_at = dispatch.now
     reply: Reply = yield Ask(backend, b"POST", b"/prompt", body, fields=prompt.fields, timeout=TIMEOUT)
