@@ -8,11 +8,11 @@ from comfyproxy.comfyui.broadcast import broadcast
 from comfyproxy.comfyui.callers import Caller, Callers, Kind
 from comfyproxy.comfyui.file_routes import FileRoutes
 from comfyproxy.comfyui.home import Home
-from comfyproxy.comfyui.identity import Random, fingerprint_in
+from comfyproxy.comfyui.identity import Random
 from comfyproxy.comfyui.logs import LogSubscriptions
 from comfyproxy.comfyui.messages import message_key
 from comfyproxy.comfyui.origin import ORIGIN_FIELDS, check_origin
-from comfyproxy.comfyui.prompts.dispatch import OBSERVER, Dispatch
+from comfyproxy.comfyui.prompts.dispatch import Dispatch, is_observer
 from comfyproxy.comfyui.prompts.editing import (
     cancel_job,
     cancel_jobs,
@@ -224,7 +224,7 @@ class PromptRouter:
             if caller.kind is not Kind.BROWSER:
                 caller, fields = self._callers.greet()
             client = self._callers.mint(caller)
-        elif fingerprint_in(client) == OBSERVER:
+        elif is_observer(client):
             return Refuse(403, "This client id is the proxy's own.")
         return Join(self._dispatch.session(client), fields)
 

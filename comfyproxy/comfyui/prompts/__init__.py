@@ -1,7 +1,8 @@
 """The prompts of a pool whose servers behave as one, from submission to end: decisions without I/O.
 
 What is done about them are operations (`comfyproxy.core.balancing.operations`), and what these share is in
-`dispatch`, with the prompts themselves (`ledger`), the servers (`servers`) and what these can run (`catalogs`):
+`dispatch`, with the prompts themselves (`ledger`), the servers (`servers`) and what they can run
+(`catalogs`):
 
 - `submission` finds a server for a new prompt, and `sending` brings it there;
 - `reconciling` finds out what became of prompts where no event says so, with `locating`;

@@ -1,6 +1,5 @@
 """What all that is done about the prompts of one pool shares: where they are, and who hears of them."""
 
-import json
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from os import urandom
@@ -18,12 +17,12 @@ from comfyproxy.comfyui.prompts.endings import Endings
 from comfyproxy.comfyui.prompts.ledger import Ledger, Phase, Prompt, unpack
 from comfyproxy.comfyui.prompts.observing import Observer
 from comfyproxy.comfyui.prompts.servers import Server
-from comfyproxy.comfyui.replication import Brought, Replication
+from comfyproxy.comfyui.replication import Replication
 from comfyproxy.comfyui.scheduling.scheduler import Scheduler
 from comfyproxy.comfyui.views import Views
-from comfyproxy.comfyui.wire import Document, read_object
+from comfyproxy.comfyui.wire import Document
 from comfyproxy.core.balancing.backend import Backend
-from comfyproxy.core.balancing.operations import Operation, Reply, Session
+from comfyproxy.core.balancing.operations import Reply, Session
 from comfyproxy.core.balancing.pool import Pool
 from comfyproxy.core.config import ComfyUIConfig
 
@@ -33,7 +32,8 @@ OBSERVER = "0b5e7ed00000"
 _FINISHED = frozenset(("execution_success", "execution_error", "execution_interrupted"))
 
 
-def _is_observer(client_id: str) -> bool:
+def is_observer(client_id: str) -> bool:
+    """Whether that is the client id of a proxy's observer, ours or another one's."""
     return fingerprint_in(client_id) == OBSERVER
 
 
@@ -63,7 +63,7 @@ class Dispatch:
         self.catalogs = Catalogs(self.installed.note)
         self.ownership = Ownership(pool, callers)
         self.replication = Replication(pool, self.ownership, eager=options.replicate_uploads)
-        showing = Showing(self.installed.is_output, self.ownership.mark, _is_observer)
+        showing = Showing(self.installed.is_output, self.ownership.mark, is_observer)
         self.views = Views(self.known, showing, self._note_outputs)
         self.endings = Endings()
         self.servers: dict[Backend, Server] = {}
@@ -111,22 +111,6 @@ class Dispatch:
             for backend in self.pool.backends
             if backend.takes_pins and not self.server(backend).is_gone
         ]
-
-    def bring(self, prompt: Prompt) -> Operation:
-        """Have the files that ``prompt`` loads on its server; returns what to submit there.
-
-        That is a reason instead, as `str`, if it cannot run there.
-        """
-        submission = prompt.submission
-        document = read_object(submission)
-        if document is None:
-            return submission
-        brought: Brought = yield from self.replication.bring(document, prompt.backend, prompt.owner, self.now)
-        if not brought.is_reached:
-            return "it does not answer"
-        if brought.lacking:
-            return f"{brought.lacking[0].file.text} cannot be brought there"
-        return submission if brought.submission is document else json.dumps(brought.submission).encode()
 
     # The sessions of clients
 

@@ -42,8 +42,6 @@ def plan_moves(dispatch: Dispatch) -> Iterator[Operation]:
         move = dispatch.scheduler.next_move(dispatch.now, movable, can_run)
         if move is None:
             return
-        # From now on the plan has it there: what follows is planned with it.
-        dispatch.scheduler.moved(move)
         yield _begin(dispatch, move)
 
 
@@ -84,15 +82,17 @@ def carry_out(dispatch: Dispatch, prompt: Prompt, move: Move) -> Operation:
     """Take ``prompt`` from its server to another one."""
     found: Found = yield from _take_out(dispatch, prompt)
     if prompt.phase is not Phase.SENDING:
+        # Meanwhile it has begun to run after all, or has ended.
         return
     if found.place is Place.HISTORY:
         conclude(dispatch, prompt, found)
     elif found.place is Place.ABSENT:
         prompt.number = move.number
         dispatch.begin(prompt, move.target)
+        dispatch.scheduler.moved(move)
         yield from _send_on(dispatch, prompt)
     else:
-        _stays(dispatch, prompt, found.place is Place.RUNNING)
+        _stays(dispatch, prompt, move, found.place is Place.RUNNING)
 
 
 def _take_out(dispatch: Dispatch, prompt: Prompt) -> Operation:
@@ -103,22 +103,19 @@ def _take_out(dispatch: Dispatch, prompt: Prompt) -> Operation:
     return (yield from look_up(prompt.backend, prompt.prompt_id))
 
 
-def _stays(dispatch: Dispatch, prompt: Prompt, is_running: bool) -> None:
+def _stays(dispatch: Dispatch, prompt: Prompt, move: Move, is_running: bool) -> None:
     """``prompt`` is still where it was, or its server does not say: then it will be asked again."""
-    prompt.becomes(Phase.PENDING, dispatch.now)
+    now = dispatch.now
+    dispatch.scheduler.stayed(move)
+    # One that was to leave its server had been placed anew.
     dispatch.scheduler.adopt(
-        prompt.prompt_id,
-        prompt.workflow,
-        prompt.owner,
-        prompt.backend,
-        prompt.number,
-        is_running,
-        dispatch.now,
+        prompt.prompt_id, prompt.workflow, prompt.owner, move.source, prompt.number, is_running, now
     )
+    prompt.becomes(Phase.PENDING, now)
     if is_running:
-        dispatch.started(prompt, dispatch.now)
+        dispatch.started(prompt, now)
     else:
-        dispatch.server(prompt.backend).check_soon(dispatch.now)
+        dispatch.server(move.source).check_soon(now)
 
 
 def resubmit(dispatch: Dispatch, prompt: Prompt) -> Operation:

@@ -6,9 +6,13 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from comfyproxy.comfyui.merging.documents import write
 from comfyproxy.comfyui.prompts.dispatch import Dispatch
 from comfyproxy.comfyui.prompts.ledger import Prompt
 from comfyproxy.comfyui.prompts.locating import Place, look_up
+from comfyproxy.comfyui.replication import Brought
+from comfyproxy.comfyui.wire import read_object
+from comfyproxy.core.balancing.backend import Backend
 from comfyproxy.core.balancing.operations import Ask, OpenSocket, Operation, Reply
 from comfyproxy.core.http.headers import HOP_BY_HOP
 from comfyproxy.core.http.http1 import RequestHead
@@ -35,11 +39,15 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What came of sending a prompt; ``reply`` is the server's answer if there was one."""
+    """What came of sending a prompt; ``reply`` is the server's answer if there was one.
+
+    ``holders`` are the servers on which it would not fail for want of a file, if that was the reason.
+    """
 
     verdict: Verdict
     reply: Reply | None = None
     why: str = ""
+    holders: frozenset[Backend] = frozenset()
 
 
 def fields_of(head: RequestHead, dispatch: Dispatch) -> bytes:
@@ -63,10 +71,10 @@ def send(dispatch: Dispatch, prompt: Prompt) -> Operation:
     is_heard = yield OpenSocket(watcher, backend)
     if not is_heard:
         return Sent(Verdict.UNREACHED, why="its WebSocket cannot be had")
-    submission = yield from dispatch.bring(prompt)
-    if isinstance(submission, str):
-        return Sent(Verdict.UNREACHED, why=submission)
-    body = with_members(submission, {"number": prompt.number})
+    brought = yield from _bring(dispatch, prompt)
+    if isinstance(brought, Sent):
+        return brought
+    body = with_members(brought, {"number": prompt.number})
     sent_at = dispatch.now
     reply: Reply = yield Ask(backend, b"POST", b"/prompt", body, fields=prompt.fields, timeout=TIMEOUT)
     if reply.status == 200:
@@ -77,6 +85,27 @@ def send(dispatch: Dispatch, prompt: Prompt) -> Operation:
     if reply.head is None or reply.status in UNAVAILABLE:
         return Sent(Verdict.UNREACHED, reply, reply.why or f"it answered {reply.status}")
     return Sent(Verdict.REFUSED, reply)
+
+
+def _bring(dispatch: Dispatch, prompt: Prompt) -> Operation:
+    """Have the input files of ``prompt`` on its server; returns what is to be submitted there, or `Sent`."""
+    submission = prompt.submission
+    document = read_object(submission) or {}
+    brought: Brought = yield from dispatch.replication.bring(
+        document, prompt.backend, prompt.owner, dispatch.now
+    )
+    if not brought.is_reached:
+        return Sent(Verdict.UNREACHED, why="it does not say which files it has")
+    if brought.lacking:
+        names = ", ".join(lack.file.text for lack in brought.lacking)
+        return Sent(Verdict.UNREACHED, why=f"{names} could not be brought there", holders=_holders(brought))
+    return submission if brought.submission is document else write(brought.submission) or submission
+
+
+def _holders(brought: Brought) -> frozenset[Backend]:
+    """The servers that have all files that could not be brought; if none has all, those that have any."""
+    holders = [frozenset(lack.holders) for lack in brought.lacking]
+    return frozenset.intersection(*holders) or frozenset.union(*holders)
 
 
 def _find_out(dispatch: Dispatch, prompt: Prompt, reply: Reply, sent_at: float) -> Operation:

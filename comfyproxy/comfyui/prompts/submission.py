@@ -118,6 +118,7 @@ def _place(dispatch: Dispatch, submission: Submission, able: list[Backend]) -> O
             return _taken(prompt, sent)
         dispatch.dropped(prompt, dispatch.now)
         able.remove(backend)
+        able = [one for one in able if one in sent.holders] or able
         if sent.verdict is Verdict.REFUSED:
             refused.append(sent)
         why = why or sent.why

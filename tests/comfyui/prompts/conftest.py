@@ -1,4 +1,4 @@
-"""A router of placement prompt over simulated servers, carried out by hand: no network, and a clock for time."""
+"""A router of placement prompt over simulated servers, carried out by hand: no network, and a clock."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -40,7 +40,7 @@ EPOCH = 1_700_000_000.0
 class SimulatedClock(Clock):
     """A clock that shows a time of today."""
 
-    rightNow = EPOCH
+    rightNow = EPOCH  # noqa: N815
 
 
 @dataclass(eq=False)
@@ -65,8 +65,8 @@ class Line:
 class Server:
     """One simulated ComfyUI, and what is wrong with it.
 
-    ``is_down``: no connection comes about. ``is_silent``: it takes requests and answers none. ``is_mute``: its
-    WebSockets say nothing. ``statuses`` are what it answers to a method and a path in place of its own answer.
+    ``is_down``: no connection comes about. ``is_silent``: it takes requests and answers none. ``is_mute``:
+    its WebSockets say nothing. ``statuses`` are what it answers to a method and a path in place of its own.
     """
 
     def __init__(self, rig: "Rig", backend: Backend, **manners: Any) -> None:
@@ -167,7 +167,7 @@ class Page:
 
 
 class Rig:
-    """A proxy and its servers. ``before`` is called with each request of the proxy's own before it is answered."""
+    """A proxy and its servers. ``before`` is called with each request of the proxy itself before it is answered."""
 
     def __init__(
         self,
