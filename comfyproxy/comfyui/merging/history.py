@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from comfyproxy.comfyui.merging.documents import integer, is_number, read, read_query, write, write_object
-from comfyproxy.comfyui.merging.known import Known, Status
+from comfyproxy.comfyui.merging.known import INTERRUPTED, Known, Status
 from comfyproxy.comfyui.merging.ownership import Sighting, believed
 from comfyproxy.comfyui.merging.showing import PLAIN, Showing
 from comfyproxy.comfyui.wire import Document
 from comfyproxy.core.balancing.backend import Backend
 from comfyproxy.core.balancing.operations import Reply
 
-ENDINGS = frozenset(("execution_success", "execution_error", "execution_interrupted"))
+ENDINGS = frozenset(("execution_success", "execution_error", INTERRUPTED))
 """The events with which a prompt ends."""
 
 _TARGET = b"/history"
@@ -138,7 +138,7 @@ def ended_status(entry: Document) -> Status:
     status = entry.get("status")
     if not isinstance(status, dict) or status.get("status_str") != "error":
         return Status.COMPLETED
-    was_interrupted = any(kind == "execution_interrupted" for kind, _ in messages_of(entry))
+    was_interrupted = any(kind == INTERRUPTED for kind, _ in messages_of(entry))
     return Status.CANCELLED if was_interrupted else Status.FAILED
 
 

@@ -18,6 +18,9 @@ Row = list[Any]
 SECRETS = ("auth_token_comfy_org", "api_key_comfy_org")
 """Members of a submission's extra data that no answer repeats (``execution.py``)."""
 
+INTERRUPTED = "execution_interrupted"
+"""The event that tells a prompt that was cancelled from one that failed; both end in an error."""
+
 
 class Status(StrEnum):
     """What becomes of a prompt, in the words of ``/api/jobs``."""

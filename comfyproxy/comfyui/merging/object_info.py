@@ -18,6 +18,7 @@ Classes = Mapping[str, bytes]
 
 _BRACE = re.compile(r"[ \t\r\n]*\{[ \t\r\n]*")
 _COLON = re.compile(r"[ \t\r\n]*:[ \t\r\n]*")
+_END = re.compile(r"\}[ \t\r\n]*\Z")
 _COMMA = re.compile(r"[ \t\r\n]*(?:,[ \t\r\n]*(?!\})|(?=\}))")
 
 
@@ -31,11 +32,10 @@ def read_classes(body: bytes, texts: dict[bytes, bytes], outputs: set[str]) -> C
     try:
         for name, value, text in _members(body.decode("utf-8-sig")):
             if isinstance(value, dict):
-                written = text.encode() if text is not None else write(value)
                 if value.get("output_node") is True:
                     outputs.add(name)
-                if written is not None:
-                    classes[name] = texts.setdefault(written, written)
+                written = text.encode() if text is not None else write(value) or b"{}"
+                classes[name] = texts.setdefault(written, written)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     return classes
@@ -166,6 +166,7 @@ def _members(text: str) -> Iterator[tuple[str, Any, str | None]]:
         yield name, value, None if strange else text[start:end]
         strange.clear()
         at = _after(_COMMA, text, end)
+    _after(_END, text, at)
 
 
 def _after(pattern: re.Pattern[str], text: str, at: int) -> int:

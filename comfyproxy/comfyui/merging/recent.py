@@ -29,7 +29,7 @@ class Recent:
         while self._answers and next(iter(self._answers.values()))[0] <= now:
             self._drop()
         found = self._answers.get(key)
-        return None if found is None else found[1]
+        return None if found is None or found[0] <= now else found[1]
 
     def put(self, key: Hashable, answer: bytes, version: int, now: float) -> None:
         """Keep ``answer``; the servers were asked at the time ``now``, when `version` was ``version``."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from comfyproxy.comfyui.callers import CALLER_KEY
-from comfyproxy.comfyui.merging.known import Known, Row, Status, known_row
+from comfyproxy.comfyui.merging.known import INTERRUPTED, Known, Row, Status, known_row
 from comfyproxy.comfyui.wire import Document
 from comfyproxy.core.balancing.backend import Backend
 
@@ -49,10 +49,13 @@ class Showing:
     def known_entry(self, known: Known) -> Document:
         """The entry of a prompt that has ended and is in no history."""
         is_completed = known.status is Status.COMPLETED
+        messages = [[event, data] for event, data in known.messages]
+        if known.status is Status.CANCELLED and all(event != INTERRUPTED for event, _ in known.messages):
+            messages.append([INTERRUPTED, {"prompt_id": known.prompt_id}])
         status = {
             "status_str": "success" if is_completed else "error",
             "completed": is_completed,
-            "messages": [[event, data] for event, data in known.messages],
+            "messages": messages,
         }
         return {"prompt": self.known_row(known), "outputs": {}, "status": status, "meta": {}}
 
