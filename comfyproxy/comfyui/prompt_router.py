@@ -216,13 +216,18 @@ class PromptRouter:
         return [owner] if owner in backends else backends
 
     def _join(self, head: RequestHead) -> Operation:
-        """Let a WebSocket have its client's session; one without a client id is given one."""
+        """Let a WebSocket have its client's session; one without a client id is given one.
+
+        Whoever has no cookie gets one: a script that keeps it is then told from others at its address where
+        a request names nothing (``POST /interrupt`` without an id).
+        """
         caller: Caller = yield from self._callers.identify(head)
         client = client_named(SOCKET, head, None)
         fields = b""
+        if caller.kind is not Kind.BROWSER:
+            new, fields = self._callers.greet()
+            caller = new if client is None else caller
         if client is None:
-            if caller.kind is not Kind.BROWSER:
-                caller, fields = self._callers.greet()
             client = self._callers.mint(caller)
         elif is_observer(client):
             return Refuse(403, "This client id is the proxy's own.")
