@@ -1,11 +1,11 @@
 """A headless Chromium, and ComfyUI's own page in it, used as a person uses it."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from real_peers.installed import CHROMIUM, add_browser_driver_to_path
 
@@ -24,6 +24,16 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+
+_STORES = "document.querySelector('#vue-app').__vue_app__.config.globalProperties.$pinia._s"
+_ACTIVE = f"{_STORES}.get('execution').activePromptId"
+
+_UPLOAD_BUTTON = """id => {
+  const node = app.graph.getNodeById(id), { scale, offset } = app.canvas.ds
+  const button = node.widgets.find(w => w.name == "upload")
+  return [(node.pos[0] + 40 + offset[0]) * scale, (node.pos[1] + button.last_y + 10 + offset[1]) * scale]
+}"""
+"""The place on the screen of the button that uploads into a node: it is painted, not an element."""
 
 PAGE_STARTS_WITHIN = 40_000
 SHOWS_WITHIN = 20_000
@@ -100,13 +110,49 @@ class ComfyUIPage(Tab):
         """Open a workflow file that makes one picture of a colour, saves it and shows it."""
         workflow = json.loads(WORKFLOW.read_text())
         workflow["nodes"][0]["widgets_values"][3] = colour
+        self.open_drawn(workflow)
+
+    def open_drawn(self, workflow: Mapping[str, Any]) -> None:
+        """Open a workflow file, in the format in which the page saves them."""
         file = {
             "name": "picture.json",
             "mimeType": "application/json",
             "buffer": json.dumps(workflow).encode(),
         }
         self.page.set_input_files("#comfy-file-input", files=cast(Any, [file]))
-        self._wait_for("app.graph.nodes.length == 3")
+        self._wait_for(f"app.graph.nodes.length == {len(workflow['nodes'])}")
+
+    def set_widget(self, node: int, name: str, value: object) -> None:
+        """Give a widget of the node of this number another value."""
+        widget = "app.graph.getNodeById(id).widgets.find(one => one.name == name)"
+        code = f"([id, name, value]) => {{ {widget}.value = value }}"
+        self.page.evaluate(code, [node, name, value])
+
+    def upload_into(self, node: int, name: str, data: bytes) -> None:
+        """Choose a file by the button of the node that loads pictures, and wait until it has its name."""
+        place = self.page.evaluate(_UPLOAD_BUTTON, node)
+        with self.page.expect_file_chooser() as chooser:
+            self.page.mouse.click(*place)
+        file = {"name": name, "mimeType": "image/png", "buffer": data}
+        chooser.value.set_files(files=cast(Any, [file]))
+        self._wait_for(f"app.graph.getNodeById({node}).widgets[0].value == '{name}'")
+
+    def wait_until_executing(self, prompt_id: str) -> None:
+        """Wait until the page says that this prompt is the one at work."""
+        self._wait_for(f"{_ACTIVE} == '{prompt_id}'")
+
+    def wait_until_idle(self) -> None:
+        """Wait until the page says that nothing of its own is at work."""
+        self._wait_for(f"!{_ACTIVE}")
+
+    def wait_until_known(self, prompt_id: str) -> None:
+        """Wait until the history at the page's address has this prompt."""
+        code = "async id => id in await (await fetch(`/history/${id}`)).json()"
+        self.page.wait_for_function(code, arg=prompt_id, timeout=SHOWS_WITHIN)
+
+    def cancel_current_run(self) -> None:
+        """Click on the cross beside Run."""
+        self.page.get_by_role("button", name="Cancel current run").click()
 
     def run(self) -> str:
         """Click on Run; returns the prompt id that the server gave."""
@@ -132,7 +178,10 @@ class ComfyUIPage(Tab):
 
     def see_in_queue_panel(self, file: dict[str, str]) -> None:
         """Wait until the open panel shows this picture."""
-        picture = self.page.locator(f"img.task-output-image[src*='filename={file['filename']}']")
+        named = f"[src*='filename={file['filename']}']"
+        if file["subfolder"]:
+            named += f"[src*='subfolder={quote(file['subfolder'], safe='')}']"
+        picture = self.page.locator(f"img.task-output-image{named}")
         picture.first.wait_for(timeout=SHOWS_WITHIN)
 
     def received(self, file: dict[str, str]) -> bytes:
@@ -151,4 +200,4 @@ class ComfyUIPage(Tab):
 
 def _file_named_by(url: str) -> dict[str, str]:
     query = dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
-    return {name: query[name] for name in ("filename", "subfolder", "type")}
+    return {name: query.get(name, "") for name in ("filename", "subfolder", "type")}

@@ -54,7 +54,7 @@ class Pool:
         if self.singles is not None:
             assert received == self.singles[colour], f"another picture than a single ComfyUI's: {colour:06x}"
         else:
-            said = text_of(received)["prompt_id"]
+            said = text_of(received).get("prompt_id", received[:100])
             assert said == prompt_id, f"the picture of {said} for {prompt_id}"
 
     def owner(self, prompt_id: str) -> Server:

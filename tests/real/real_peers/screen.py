@@ -2,7 +2,8 @@
 
 These are the rules of the page's execution store: `execution_start` makes a job the active one, an
 `executing` of no node ends whichever is active, and progress is drawn for the active one whoever's it is.
-Events of two jobs among each other would make one job's end look like the other's.
+Events of two jobs among each other would make one job's end look like the other's. A job may be shown while
+another runs that was shown before; that one then has to be started again before more of it can be shown.
 """
 
 from typing import Any
@@ -33,7 +34,7 @@ class Screen:
             self.greetings += "sid" in data
             self.queue_remaining = data["status"]["exec_info"]["queue_remaining"]
         elif kind == "execution_start":
-            assert self.active is None, f"{prompt_id} starts while {self.active} is shown"
+            assert prompt_id not in self.ended, f"{prompt_id} starts again after its end"
             self.active = prompt_id
         elif kind in _ENDS:
             assert prompt_id not in self.ended, f"{prompt_id} ends twice"
@@ -43,6 +44,7 @@ class Screen:
         if kind == "executed":
             self.pictures.setdefault(prompt_id, []).extend(data["output"].get("images", ()))
         if kind == "executing" and data["node"] is None:
+            assert prompt_id not in self.idle, f"nothing of {prompt_id} is executing, for the second time"
             self.idle.append(prompt_id)
             self.active = None
 

@@ -1,6 +1,7 @@
 """Workflows that need no model, in the format of ComfyUI's API: {node id: {class_type, inputs}}."""
 
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 Workflow = dict[str, dict[str, Any]]
@@ -51,3 +52,35 @@ def many_large_pictures(*, prefix: str, count: int = 12, size: int = 1536) -> Wo
             }
             workflow[f"{step}{number}"] = {**node, "inputs": inputs}
     return workflow
+
+
+WIDGETS: dict[str, Sequence[str]] = {
+    "EmptyImage": ("width", "height", "batch_size", "color"),
+    "SaveImage": ("filename_prefix",),
+    "LoadImage": ("image",),
+    "PreviewImage": (),
+}
+"""The widgets of the classes that the real workflows here use, in the order of the page's."""
+
+_SHAPE = {"size": [280, 130], "flags": {}, "properties": {}}
+
+
+def drawn(workflow: Workflow) -> dict[str, Any]:
+    """The same as the page saves it: nodes with places and links."""
+    numbers = {name: number for number, name in enumerate(workflow, 1)}
+    nodes: list[dict[str, Any]] = []
+    links: list[list[Any]] = []
+    for name, node in workflow.items():
+        inputs = node["inputs"]
+        values = [inputs[key] for key in WIDGETS[node["class_type"]]]
+        here = {"id": numbers[name], "type": node["class_type"], "order": len(nodes), "mode": 0}
+        nodes.append({**here, **_SHAPE, "pos": [60, 160 * len(nodes)], "widgets_values": values})
+        for key, value in inputs.items():
+            if isinstance(value, list):
+                links.append([len(links) + 1, numbers[value[0]], value[1], numbers[name], 0, "IMAGE"])
+                nodes[-1]["inputs"] = [{"name": key, "type": "IMAGE", "link": len(links)}]
+    for node in nodes:
+        if out := [link[0] for link in links if link[1] == node["id"]]:
+            node["outputs"] = [{"name": "IMAGE", "type": "IMAGE", "links": out}]
+    last = {"last_node_id": len(nodes), "last_link_id": len(links)}
+    return {**last, "nodes": nodes, "links": links, "groups": [], "config": {}, "extra": {}, "version": 0.4}
