@@ -62,6 +62,8 @@ class Installed:
 
     def note(self, reply: Reply, now: float) -> None:
         """Take ``reply``, which somebody else got, as what its server can run."""
+        if reply.status != 200:
+            return
         try:
             self._classes[reply.backend] = self._info.read(read_body(reply))
         except ValueError:
