@@ -161,7 +161,7 @@ class PromptRouter:
                 return Operate(broadcast(dispatch.answering(), head.method, head.target, body, fields))
         edit = self._edit(route, argument, head, body)
         if edit is not None:
-            return Operate(edit, outlasts=True)
+            return Operate(self._then_show_anew(edit), outlasts=True)
         show = self._show(route, argument, head, now)
         return self._nearest(head) if show is None else Operate(show)
 
@@ -181,6 +181,12 @@ class PromptRouter:
             case Route.EDIT_HISTORY if document is not None:
                 return edit_history(dispatch, head, document)
         return None
+
+    def _then_show_anew(self, edit: Operation) -> Operation:
+        """Do ``edit``, whose client asks for the lists next."""
+        decision = yield from edit
+        self._dispatch.views.changed()
+        return decision
 
     def _show(self, route: Route, argument: str, head: RequestHead, now: float) -> Operation | None:
         """What shows all servers as one."""
@@ -240,8 +246,9 @@ class PromptRouter:
         return self._files.place(self._find_route(head)[0], head, body)
 
     def learn(self, answer: ResponseHead, body: bytes, backend: Backend, now: float) -> None:
-        """Remember where an upload is."""
+        """Remember where an upload is; nodes that load pictures offer it from now on."""
         self._files.learn(answer, body, backend, now)
+        self._dispatch.installed.changed(backend)
 
     def cookies(self, value: bytes) -> bytes:
         """A ``Cookie`` value without what is the proxy's own; empty if nothing is left."""

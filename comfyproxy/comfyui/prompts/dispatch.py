@@ -226,6 +226,7 @@ class Dispatch:
         """The observer's connection to ``backend`` is open."""
         self.now = now
         self.server(backend).connected(now)
+        self.installed.changed(backend)
         self.wake()
 
     def disconnected(self, backend: Backend, now: float) -> None:
@@ -271,7 +272,10 @@ class Dispatch:
         info = status.get("exec_info") if isinstance(status, dict) else None
         remaining = info.get("queue_remaining") if isinstance(info, dict) else None
         if isinstance(remaining, int) and not isinstance(remaining, bool) and remaining >= 0:
-            self.server(backend).told(remaining, self.ledger.queued_on(backend), self.now)
+            server = self.server(backend)
+            if server.remaining != remaining:
+                self.views.changed()
+            server.told(remaining, self.ledger.queued_on(backend), self.now)
             self.scheduler.told(backend, remaining)
             self.wake()
 
