@@ -9,7 +9,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from comfyproxy.core.balancing.balancer import Balancer
-from comfyproxy.core.balancing.operations import Ask, AskAddress, OpenSocket, Operation, Reply, Step
+from comfyproxy.core.balancing.operations import (
+    Ask,
+    AskAddress,
+    OpenSocket,
+    Operation,
+    Reply,
+    Step,
+    Wait,
+)
 from comfyproxy.core.http.headerrules import HeaderRules
 from comfyproxy.proxy.asking import Question
 
@@ -139,9 +147,22 @@ def perform(running: Running, step: Step, done: Callable[[Any], None]) -> Stoppa
     if isinstance(step, AskAddress):
         done(running.client)
         return None
+    if isinstance(step, Wait):
+        return _Waiting(step, done)
     together = _Together(len(step), done)
     together.start(running, step)
     return together
+
+
+class _Waiting:
+    """A step that waits for a latch."""
+
+    def __init__(self, step: Wait, done: Callable[[Any], None]) -> None:
+        self._call_off = step.latch.wait(partial(done, None))
+
+    def stop(self) -> None:
+        """Wait no more."""
+        self._call_off()
 
 
 class _Together:

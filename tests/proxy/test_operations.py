@@ -2,7 +2,7 @@
 
 import pytest
 
-from comfyproxy.core.balancing.operations import Ask, AskAddress
+from comfyproxy.core.balancing.operations import Ask, AskAddress, Latch, Wait
 from comfyproxy.proxy.operations import FAILED, Running
 from comfyproxy.testing import ScriptedBackend, Step
 from comfyproxy.testing.rig import OK
@@ -155,3 +155,16 @@ def test_operations_run_side_by_side(carried):
         backend.connections[0].send(OK)
         one.rig.network.run()
     assert one.results == ["second", "first"]
+
+
+def test_operations_wait_for_what_another_does(carried):
+    one, latch = carried(), Latch()
+    one.run(Wait(latch), result="first")
+    stopped = one.run(Wait(latch), result="stopped")
+    one.run((Wait(latch), AskAddress()), result="second")
+    assert one.results == []
+    stopped.stop()
+    latch.open()
+    assert one.results == ["first", "second"]
+    one.run(Wait(latch), result="late")
+    assert one.results == ["first", "second", "late"]

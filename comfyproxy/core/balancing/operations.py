@@ -126,7 +126,46 @@ class AskAddress:
     """The address that the request of this operation is believed to come from, as `bytes`."""
 
 
-Step = Ask | OpenSocket | AskAddress | tuple["Step", ...]
+class Latch:
+    """Shut until it is opened: for operations that wait until another one has done something for them all."""
+
+    __slots__ = ("_waiting", "is_open")
+
+    def __init__(self) -> None:
+        self.is_open = False
+        self._waiting: dict[object, Callable[[], None]] = {}
+
+    def open(self) -> None:
+        """Let those go on who wait, and wait no more."""
+        self.is_open = True
+        waiting, self._waiting = self._waiting, {}
+        for go_on in waiting.values():
+            go_on()
+
+    def wait(self, go_on: Callable[[], None]) -> Callable[[], None]:
+        """Have ``go_on`` called once it is open, which may be now; returns what calls that off."""
+        place = object()
+        if self.is_open:
+            go_on()
+        else:
+            self._waiting[place] = go_on
+        return lambda: self._leave(place)
+
+    def _leave(self, place: object) -> None:
+        self._waiting.pop(place, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Until ``latch`` is open; what comes of it is ``None``.
+
+    Whoever waits must not have shut a latch itself: two such operations might wait for each other.
+    """
+
+    latch: Latch
+
+
+Step = Ask | OpenSocket | AskAddress | Wait | tuple["Step", ...]
 """A tuple is done all at once; what comes of it is the tuple of what came of each."""
 
 Operation = Generator[Step, Any, Any]

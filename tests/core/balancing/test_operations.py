@@ -3,7 +3,7 @@
 import pytest
 
 from comfyproxy.core.balancing.backend import Backend
-from comfyproxy.core.balancing.operations import Ask, Operation, Reply
+from comfyproxy.core.balancing.operations import Ask, Latch, Operation, Reply
 from comfyproxy.core.balancing.routing import Respond
 from comfyproxy.core.configuration.addresses import Address
 from comfyproxy.core.http.http1 import parse_response_head
@@ -33,3 +33,24 @@ def test_an_operation_is_driven_by_what_comes_of_its_steps() -> None:
 def test_a_reply_without_an_answer_has_no_status() -> None:
     assert Reply(ONE, why="refused").status == 0
     assert Reply(ONE, OK).status == 200
+
+
+def test_who_waits_for_a_latch_goes_on_when_it_opens_or_is_open() -> None:
+    latch, went_on = Latch(), []
+    latch.wait(lambda: went_on.append("first"))
+    latch.wait(lambda: went_on.append("second"))
+    assert went_on == []
+    latch.open()
+    latch.wait(lambda: went_on.append("late"))
+    latch.open()
+    assert went_on == ["first", "second", "late"]
+
+
+def test_who_waits_for_a_latch_may_leave_at_any_time() -> None:
+    latch, went_on = Latch(), []
+    leave = latch.wait(lambda: went_on.append("gone"))
+    latch.wait(lambda: went_on.append("there"))
+    leave()
+    latch.open()
+    leave()
+    assert went_on == ["there"]
