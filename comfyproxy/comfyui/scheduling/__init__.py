@@ -1,6 +1,6 @@
 """Which server a prompt should run on, and in which order: decisions without I/O.
 
-`durations` learns how long prompts take, `workload` is what one server has to do, `choice` sends a prompt
-where it will finish first and takes one over for a server that is idle, `fairness` gives prompts the numbers
-by which ComfyUI orders its queue.
+`candidates` says which servers can run it, `scheduler` which of them does and what is moved later. It goes
+by `durations`, learned from what has run, by the `workload` of each server, and by whose turn it is
+(`fairness`); `choice` is where these meet.
 """

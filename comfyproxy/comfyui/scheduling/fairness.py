@@ -19,9 +19,6 @@ MAX_CLIENTS = 10_000
 MAX_TAG = 1e12
 """Anybody can give a number to ComfyUI; one that is larger is nobody's turn."""
 
-FRONT = 1e-6
-"""How far before a client's own first prompt one is that wants to be in front of it."""
-
 
 @dataclass(slots=True)
 class _Turn:
@@ -51,8 +48,8 @@ class Fairness:
     def enter(self, prompt_id: str, client: str, cost: float, front: float = 0.0) -> float:
         """The tag of a prompt that begins to wait; one that has had its turn already gets the same again.
 
-        With ``front`` it comes before the client's own that wait, but while others wait too only as long as
-        all that this client has put in front is not more work than that.
+        With ``front`` it has the turn of the first of the client's own that wait, but while others wait too
+        only as long as all that this client has put in front is not more work than that.
         """
         turn = self._turns.get(prompt_id)
         if turn is None:
@@ -118,7 +115,7 @@ class Fairness:
             tag = end = max(end, max(turn.tag for turn in own.values()))
             before = cost + sum(turn.cost for turn in own.values() if turn.is_front)
             if front > 0 and (before <= front or len(own) == self._number_waiting):
-                tag, is_front = min(turn.tag for turn in own.values()) - FRONT, True
+                tag, is_front = min(turn.tag for turn in own.values()), True
         self._charge(client, end + cost)
         return _Turn(client, tag, cost, is_front)
 

@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import ulp
+from math import inf, ulp
 
 from comfyproxy.comfyui.scheduling.durations import Durations, Run
 from comfyproxy.comfyui.workflow import Workflow
@@ -148,15 +148,14 @@ class Workload:
 
     def _number(self, tag: float, index: int) -> float:
         """A number between those at ``index``: the tag itself if it is."""
-        low = self.pending[index - 1].number if index else None
-        high = self.pending[index].number if index < len(self.pending) else None
-        if low is not None and tag <= low:
-            tag = low + _step(low)
-        if high is not None and tag >= high:
-            tag = high - _step(high)
-            if low is not None and tag <= low:
-                tag = (low + high) / 2
-        return tag
+        low = self.pending[index - 1].number if index else -inf
+        high = self.pending[index].number if index < len(self.pending) else inf
+        if low < tag < high:
+            return tag
+        if low == -inf:
+            return high - _step(high)
+        after = low + _step(low)
+        return after if after < high else (low + high) / 2
 
 
 def order(job: Job) -> tuple[float, str]:
