@@ -3,9 +3,11 @@
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from math import inf
+from typing import Any
 
 from comfyproxy.comfyui.fanin.features import MAX_FLAGS, Features, read_answer
-from comfyproxy.comfyui.fanin.frames import Frame, Preview, ProgressText, event, read_binary, status
+from comfyproxy.comfyui.fanin.frames import Frame, Preview, ProgressText, event, read_binary
+from comfyproxy.comfyui.fanin.remaining import Remaining
 from comfyproxy.comfyui.fanin.stage import Stage
 from comfyproxy.comfyui.fanin.story import ENDINGS, Story
 from comfyproxy.comfyui.fanin.upstreams import Note, Send, Unsure, Upstream, Upstreams
@@ -13,11 +15,11 @@ from comfyproxy.comfyui.wire import MAX_ID, Document, read_object
 from comfyproxy.core.balancing.backend import Backend
 from comfyproxy.core.balancing.operations import Client
 
-STATUS_INTERVAL = 0.25
-"""Seconds between two ``status``: each makes a page ask for two lists."""
-
 SILENCE = 2.0
 """Seconds after an ending in which its server says that it is through. Then it is taken to be."""
+
+UNHEARD = 60.0
+"""Seconds without a connection after which nobody waits for a prompt that the ledger does not know of."""
 
 HOME_GRACE = 10.0
 """Seconds that the connection to the home is kept when the client is gone: a page comes back within one."""
@@ -28,11 +30,15 @@ LINGER = 60.0
 LINGER_UNTOLD = 600.0
 """The same where something ended that the client does not know."""
 
-_MAX_OVER = 1000
+MAX_OVER = 1000
 _ADDRESSED = frozenset(("execution_cached", "executed", "execution_success", "execution_error"))
 _PROGRESS = frozenset(("progress", "progress_state"))
 _OF_PROMPTS = ENDINGS | _ADDRESSED | _PROGRESS | {"execution_start", "executing"}
 _NODE_NAMES = ("node", "node_id", "nodeId", "unique_id", "id")
+
+
+def _as_it_is(output: Any, _backend: Backend) -> Any:
+    return output
 
 
 class ClientSession(Upstreams):
@@ -40,7 +46,8 @@ class ClientSession(Upstreams):
 
     ``home`` is the client's affinity backend: what is about no prompt comes from it alone. ``queued`` gives
     the value of ``queue_remaining``; it must count a prompt until its last event (``executing`` without a
-    node) has come. ``now`` is in seconds since the epoch: it is in what the session says of itself.
+    node) has come. ``now`` is in seconds since the epoch: it is in what the session says of itself. ``mark``
+    gives the outputs of a node with what tells files of several servers apart.
 
     The ledger tells where the client's prompts are (`adds`, `ended`) and what happened to them that no
     server said (`synthesise`). Prompts whose start a server tells of are the client's too: only its own
@@ -56,20 +63,19 @@ class ClientSession(Upstreams):
         note: Note,
         unsure: Unsure,
         queued: Callable[[], int],
+        mark: Callable[[Any, Backend], Any] = _as_it_is,
     ) -> None:
         super().__init__(client_id, home, note=note, unsure=unsure)
+        self._mark = mark
         self._features = Features()
         self._stage = Stage(self._features)
-        self._queued = queued
+        self._remaining = Remaining(queued)
         self._running: dict[Backend, Story] = {}
         self._over: OrderedDict[str, None] = OrderedDict()
         self._has_spoken = False
         self._was_attached = False
-        self._status_due = False
-        self._status_at = -inf
-        self._status_value = 0
+        self._adopted: dict[str, float] = {}
         self._used = now
-        self._home_until = -inf
 
     @property
     def is_attached(self) -> bool:
@@ -82,11 +88,9 @@ class ClientSession(Upstreams):
         self._features.begin()
         self._has_spoken = False
         self._was_attached = True
+        self._home_until = inf
         self._used = now
-        self._status_value = self._count()
-        self._status_at = now
-        self._status_due = False
-        self._stage.say(Frame(status(self._status_value, self.client_id)))
+        self._stage.say(self._remaining.greeting(self.client_id, now))
         self._stage.catch_up()
         self._review(now)
 
@@ -129,7 +133,8 @@ class ClientSession(Upstreams):
         kind, data = document.get("type"), document.get("data")
         if kind == "status":
             # What a new connection is greeted with, the client was told when it came.
-            self._status_due |= not self._status_came(backend, now)
+            if not self._status_came(backend, now):
+                self._remaining.changes()
             self._say_status(now)
         elif isinstance(kind, str) and isinstance(data, dict):
             if kind == "feature_flags":
@@ -142,6 +147,7 @@ class ClientSession(Upstreams):
         """A prompt of this client is on ``backend``, and nowhere else; what it said elsewhere is void."""
         story = self._stage.story(prompt_id)
         self._over.pop(prompt_id, None)
+        self._adopted.pop(prompt_id, None)
         if story.is_over or (story.has_begun and self._places.get(prompt_id) is not backend):
             self._stands_still(story)
             self._stage.starts_over(story)
@@ -161,6 +167,7 @@ class ClientSession(Upstreams):
 
         What a client waits for is said if it was not: one that has begun gets its last event.
         """
+        self._adopted.pop(prompt_id, None)
         story = self._stage.stories.get(prompt_id)
         if story is not None and not story.is_over:
             if not story.has_begun:
@@ -193,6 +200,7 @@ class ClientSession(Upstreams):
         for story in list(self._stage.stories.values()):
             if story.ending and not story.is_over and now - story.ended_at >= SILENCE:
                 self._ends(story, now)
+        self._forget_unheard(now)
         self._renew_flags(now)
         self._answer_flags(now)
         self._say_status(now)
@@ -206,19 +214,29 @@ class ClientSession(Upstreams):
         is_missed = self._was_attached and self._stage.stories
         return now - self._used >= (LINGER_UNTOLD if is_missed else LINGER)
 
-    def _needs_home(self, now: float) -> bool:
-        return self._stage.client is not None or now < self._home_until
-
     # Events of prompts
 
     def _event(self, backend: Backend, kind: str, data: Document, payload: bytes, now: float) -> None:
         story = self._story_of(backend, kind, data, now)
         if story is not None:
+            if kind == "executed":
+                payload = self._marked(backend, data, payload)
             self._take(story, kind, data, payload, now)
             if story.has_begun and not story.is_over:
                 self._running[backend] = story
         elif backend is self.home and kind not in _OF_PROMPTS and "prompt_id" not in data:
             self._stage.say(Frame(payload))
+
+    def _marked(self, backend: Backend, data: Document, payload: bytes) -> bytes:
+        """``payload``, which tells of files that ``backend`` has."""
+        output = data.get("output")
+        marked = self._mark(output, backend)
+        if marked is output:
+            return payload
+        try:
+            return event("executed", data | {"output": marked})
+        except RecursionError:
+            return payload
 
     def _story_of(self, backend: Backend, kind: str, data: Document, now: float) -> Story | None:
         """The story that a message of ``backend`` belongs to, if it is one of this client's."""
@@ -226,11 +244,12 @@ class ClientSession(Upstreams):
         if not isinstance(prompt_id, str):
             return self._story_without_id(backend, kind, data)
         place = self._places.get(prompt_id)
-        if place is not backend and 0 < len(prompt_id) <= MAX_ID:
-            if kind == "execution_start" or (place is None and self._is_addressed(kind, data, prompt_id)):
-                self.adds(backend, prompt_id, now)
-            else:
+        if place is not backend:
+            is_news = place is None and self._is_addressed(kind, data, prompt_id)
+            if not (is_news or kind == "execution_start") or not 0 < len(prompt_id) <= MAX_ID:
                 return None
+            self.adds(backend, prompt_id, now)
+            self._adopted[prompt_id] = now
         return self._stage.story(prompt_id)
 
     def _is_addressed(self, kind: str, data: Document, prompt_id: str) -> bool:
@@ -257,7 +276,7 @@ class ClientSession(Upstreams):
         """``story`` goes on by one event."""
         frame = Frame(payload)
         if kind == "execution_start":
-            if story.has_begun:
+            if story.has_news:
                 self._stage.starts_over(story)
             self._begin(story, payload, now)
             return
@@ -270,7 +289,7 @@ class ClientSession(Upstreams):
             story.end(payload, kind, data, now)
             self._stage.closes(story, frame)
             return
-        elif kind in _PROGRESS:
+        if kind in _PROGRESS:
             frame = Frame(payload, key=(kind, story.prompt_id, _node(data.get("node"))))
             story.advances(kind, frame)
         elif kind == "execution_cached":
@@ -290,7 +309,7 @@ class ClientSession(Upstreams):
             if data.get("node") is None:
                 self._ends(story, now)
             return
-        if "prompt_id" not in data:
+        if not isinstance(data.get("prompt_id"), str):
             shown = _node(data.get("display_node")) or node
             about = {"node": node, "display_node": shown, "prompt_id": story.prompt_id}
             payload = event("executing", about)
@@ -300,8 +319,9 @@ class ClientSession(Upstreams):
     def _ends(self, story: Story, now: float) -> None:
         """The server of ``story`` is through with it."""
         self._stands_still(story)
+        self._adopted.pop(story.prompt_id, None)
         self._over[story.prompt_id] = None
-        if len(self._over) > _MAX_OVER:
+        if len(self._over) > MAX_OVER:
             self._over.popitem(last=False)
         self._stage.ends(story, now)
         self._used = now
@@ -310,6 +330,13 @@ class ClientSession(Upstreams):
     def _stands_still(self, story: Story) -> None:
         for backend in [backend for backend, one in self._running.items() if one is story]:
             del self._running[backend]
+
+    def _forget_unheard(self, now: float) -> None:
+        for prompt_id, heard in list(self._adopted.items()):
+            if self.is_greeted(self._places[prompt_id]):
+                self._adopted[prompt_id] = now
+            elif now - heard >= UNHEARD:
+                self._ends(self._stage.story(prompt_id), now)
 
     def _binary(self, backend: Backend, payload: bytes) -> None:
         upstream = self._upstreams.get(backend)
@@ -362,22 +389,9 @@ class ClientSession(Upstreams):
             if upstream.flags not in (None, self._features.flags) and not self._work[backend]:
                 self._reopen(backend, now)
 
-    def _count(self) -> int:
-        return max(0, self._queued())
-
     def _say_status(self, now: float) -> None:
-        """Say how much is queued, if that is news: not too often, but at once that nothing is left."""
-        if self._stage.client is None:
-            self._status_due = False
-            return
-        value = self._count()
-        is_news = value != self._status_value
-        is_time = now - self._status_at >= STATUS_INTERVAL or (is_news and not value)
-        if is_time and (is_news or self._status_due):
-            self._status_due = False
-            self._status_at = now
-            self._status_value = value
-            self._stage.say(Frame(status(value), key="status"))
+        if self._stage.client is not None and (frame := self._remaining.news(now)) is not None:
+            self._stage.say(frame)
 
 
 def _write(kind: str, data: Document, prompt_id: str) -> bytes:

@@ -31,8 +31,8 @@ class Stage:
 
     A program that has queued several prompts may wait for one after the other, in that order: so one server
     runs them. Where several servers end them in another order, it passes over an ending that it waits for
-    later. So to a client that is no page, once nothing of its own is left to run and while it stays, the
-    endings since the first early one are said again (`repeat`).
+    later. So to a client that is no page, once nothing of its own is left to run and while it stays, all that
+    ended since the first early one is said again, in the order of submission (`repeat`).
 
     ``features`` says how the client wants its texts.
     """
@@ -143,7 +143,7 @@ class Stage:
         """Say again what a program may wait for, once it is quiet."""
         if self._early and not self.stories and now - self._quiet_since >= REPEAT_AFTER:
             early, self._early = self._early, []
-            for story in early:
+            for story in sorted(early, key=lambda story: story.serial):
                 story.told = 0
                 self._tell(story.opening(), story.results(), story.closing())
 
@@ -170,8 +170,7 @@ class Stage:
                 return
             self._finish(story)
         if shown is not None:
-            if over:
-                self._resume(shown)
+            self._resume(shown)
             return
         running = [story for story in self.stories.values() if story.has_begun]
         if running:

@@ -24,8 +24,8 @@ class Story:
     Of what is said again and again (progress) only the newest is kept; of results all, in order (``kept``).
     ``has_begun`` says that it runs or has run, ``ending`` is how it ended, and ``is_over`` says that its
     server has nothing more to say: ``executing`` without a node was the last. ``told`` counts what the client
-    of the moment has of ``kept``. An ending is told once, whoever the client is: a page makes a dialog of each
-    error (``is_ending_told``). ``serial`` is the story's place in the order of submission.
+    of the moment has of ``kept``. An ending is told once, whoever the client is, for a page makes a dialog of
+    each error (``is_ending_told``). ``serial`` is the story's place in the order of submission.
     """
 
     def __init__(self, prompt_id: str, serial: int) -> None:
@@ -51,6 +51,11 @@ class Story:
         self._cached: bytes = b""
         self._executing: bytes = b""
         self._is_executing_kept = False
+
+    @property
+    def has_news(self) -> bool:
+        """Whether anything was said of it but that it runs."""
+        return bool(self.node or self.state or self.ending or self.kept or self._cached)
 
     def begin(self, payload: bytes | None, now: float) -> None:
         """``execution_start`` came, or (``None``) it must have come before anybody listened."""

@@ -72,6 +72,7 @@ class Upstreams:
         self.client_id = client_id
         self.home = home
         self.wanted: frozenset[Backend] = frozenset()
+        self._home_until = -inf
         self._note = note
         self._unsure = unsure
         self._upstreams: dict[Backend, Upstream] = {}
@@ -167,15 +168,12 @@ class Upstreams:
                 del self._work[backend]
                 self._missed.discard(backend)
 
-    def _needs_home(self, now: float) -> bool:
-        return False
-
     def _review(self, now: float) -> None:
         for times in (self._kept_until, self._resting):
             for backend in [backend for backend, until in times.items() if until <= now]:
                 del times[backend]
         wanted = self._work.keys() | self._kept_until.keys()
-        if self.home is not None and self._needs_home(now):
+        if self.home is not None and now < self._home_until:
             wanted.add(self.home)
         wanted -= self._resting.keys()
         if wanted != self.wanted:

@@ -14,6 +14,18 @@ from typing import Any
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "comfyui-events" / "v0.3.75.json"
 
+LASTING = (
+    "active",
+    "jobs",
+    "progress",
+    "progress_by_job",
+    "node_progress",
+    "outputs",
+    "texts",
+    "results",
+    "error",
+)
+
 Message = tuple[bytes, bool]
 """A payload, and whether it is binary."""
 
@@ -29,7 +41,7 @@ class Recording:
         return [_message(one) for one in self._said["greeting"]]
 
     def prompt(self, kind: str, prompt_id: str) -> list[Message]:
-        """What it said of a prompt, as if that had this id, of 36 characters, and made files named after it."""
+        """What it said of a prompt, as if that had this id (36 characters) and made files named after it."""
         said = [_message(one) for one in self._said[kind]]
         [old] = {data["prompt_id"] for _, data in events(said) if "prompt_id" in data}
         mark = b"_%b_" % prompt_id.encode()
@@ -91,8 +103,7 @@ class Page:
     @property
     def state(self) -> dict[str, Any]:
         """All that lasts, in one value; previews of a job that is over are as good as any."""
-        names = "active jobs progress progress_by_job node_progress outputs texts results error".split()
-        return {name: getattr(self, name) for name in names} | {"errors": sorted(self.errors_shown)}
+        return {name: getattr(self, name) for name in LASTING} | {"errors": sorted(self.errors_shown)}
 
     def _status(self, data: dict[str, Any]) -> None:
         self.sid = data.get("sid", self.sid)

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from comfyproxy.comfyui.fanin.session import ClientSession
@@ -54,10 +55,10 @@ def _kind(message: Any) -> str:
 
 
 class SessionRig:
-    """A session of the client ``cid`` on two or more servers, the first of which is its home.
+    """A session of the client ``cid`` on some servers, the first of which is its home.
 
-    ``queued`` has the client's prompts that have not ended, as a ledger has them. ``noted`` is what the ledger
-    was told, ``unsure`` how often it was told to ask, ``told`` what the session sent to each server.
+    ``queued`` has the client's prompts that have not ended, as a ledger has them. ``noted`` is what the
+    ledger was told, ``unsure`` how often it was told to ask, ``told`` what the session sent to each server.
     """
 
     def __init__(self, servers: int = 3, now: float = 1000.0) -> None:
@@ -75,13 +76,21 @@ class SessionRig:
             note=self._note,
             unsure=lambda backend: self.unsure.update([backend]),
             queued=lambda: len(self.queued),
+            mark=mark,
         )
 
     def _note(self, backend: Backend, document: Document) -> None:
         self.noted.append((backend, document))
         data = document.get("data")
-        if document.get("type") == "executing" and isinstance(data, dict) and data.get("node") is None:
-            self.end(data["prompt_id"])
+        if document.get("type") != "executing" or not isinstance(data, dict):
+            return
+        prompt = data.get("prompt_id")
+        if data.get("node") is None and isinstance(prompt, str) and self.queued.get(prompt) is backend:
+            self.end(prompt)
+
+    def _tell(self, backend: Backend, payload: bytes, is_binary: bool) -> None:
+        assert not is_binary
+        self.told[backend].append(payload)
 
     def attach(self, client: Any) -> Any:
         """A WebSocket of the client opens."""
@@ -98,7 +107,7 @@ class SessionRig:
         """The connections to these servers open, and they greet the client."""
         for server in servers:
             backend = self.backends[server]
-            self.session.opened(backend, lambda payload, _, to=backend: self.told[to].append(payload), self.now)
+            self.session.opened(backend, partial(self._tell, backend), self.now)
             self.says(server, "status", {"status": {"exec_info": {"queue_remaining": 0}}, "sid": "cid"})
 
     def add(self, server: int, *prompts: str) -> None:
@@ -132,7 +141,8 @@ class SessionRig:
 
     def gives(self, server: int, prompt: str, node: str = "9") -> None:
         """A server has a result."""
-        self.says(server, "executed", {"node": node, "display_node": node, "output": {}, "prompt_id": prompt})
+        about = {"node": node, "display_node": node, "output": {}, "prompt_id": prompt}
+        self.says(server, "executed", about)
 
     def finishes(self, server: int, prompt: str, ending: str = "execution_success") -> None:
         """A server ends a prompt, as ComfyUI does: the ending, and that nothing is executed any more."""
@@ -145,6 +155,13 @@ class SessionRig:
         while self.now < until:
             self.now = min(until, self.now + 0.25)
             self.session.due(self.now)
+
+
+def mark(output: Any, backend: Backend) -> Any:
+    """``output`` with the server that made its files, if it has any."""
+    if not isinstance(output, dict) or "file" not in output:
+        return output
+    return output | {"file": f"{backend.address.host}/{output['file']}"}
 
 
 def picture(kind: int, image_format: int, mark: bytes = b"") -> bytes:

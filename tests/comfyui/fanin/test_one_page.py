@@ -1,4 +1,4 @@
-"""Several servers at once, as one page sees them: what one server would have shown it, one job after another."""
+"""Several servers at once, as one page sees them: as if one server had run one prompt after another."""
 
 from dataclasses import dataclass
 
