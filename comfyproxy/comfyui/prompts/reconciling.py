@@ -29,14 +29,19 @@ def reconcile(dispatch: Dispatch, backend: Backend) -> Operation:
     server = dispatch.server(backend)
     server.is_checked = True
     try:
-        expected = [prompt for prompt in dispatch.ledger.on(backend) if prompt.is_queued]
+        before = dispatch.ledger.on(backend)
+        asked_at = dispatch.now
+        expected = [prompt for prompt in before if prompt.is_queued]
         reply: Reply = yield Ask(backend, b"GET", b"/queue")
         queue = read_queue(reply)
         if queue is None:
             server.failed(reply.was_sent, dispatch.now)
             return
         was_lost = server.was_lost
-        yield from _take_in(dispatch, backend, queue)
+        # What has ended since the server was asked may still be in what it said.
+        over = {prompt.prompt_id for prompt in before if dispatch.ledger.get(prompt.prompt_id) is None}
+        queue = [row for row in queue if row.prompt_id not in over]
+        yield from _take_in(dispatch, backend, queue, asked_at)
         known = dispatch.ledger.queued_on(backend)
         there = {row.prompt_id for row in queue}
         missing = [prompt for prompt in expected if prompt.prompt_id not in there]
@@ -47,13 +52,16 @@ def reconcile(dispatch: Dispatch, backend: Backend) -> Operation:
         server.is_checked = False
 
 
-def _take_in(dispatch: Dispatch, backend: Backend, queue: Sequence[Queued]) -> Operation:
-    """Note what is in the queue of ``backend``."""
+def _take_in(dispatch: Dispatch, backend: Backend, queue: Sequence[Queued], asked_at: float) -> Operation:
+    """Note what was in the queue of ``backend`` when it answered, some time after ``asked_at``."""
     for queued in queue:
         is_running = queued.status is Status.IN_PROGRESS
         prompt = dispatch.ledger.get(queued.prompt_id)
         if prompt is None:
-            _adopt(dispatch, backend, queued, is_running)
+            ended = dispatch.ledger.ended(queued.prompt_id)
+            # The answer may be older than the news that a prompt has ended.
+            if ended is None or ended.at < asked_at:
+                _adopt(dispatch, backend, queued, is_running)
         elif prompt.backend is not backend or not prompt.is_queued:
             yield from _meet_again(dispatch, backend, prompt, is_running)
         elif is_running and prompt.phase is not Phase.RUNNING:
@@ -116,7 +124,7 @@ def _meet_again(dispatch: Dispatch, backend: Backend, prompt: Prompt, is_running
     if prompt.prompt_id in dispatch.stranded or (prompt.is_found and prompt.is_queued):
         _place_at(dispatch, prompt, backend, is_running)
     elif prompt.is_queued:
-        yield from take_back(backend, prompt.prompt_id, is_running)
+        yield from take_back(backend, prompt.prompt_id)
 
 
 def _look_for(dispatch: Dispatch, backend: Backend, missing: Sequence[Prompt], was_lost: bool) -> Operation:

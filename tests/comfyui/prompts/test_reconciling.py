@@ -3,6 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
+from comfyproxy.comfyui.prompts.reconciling import reconcile
+
 Prompt = Callable[..., dict[str, Any]]
 MakeRig = Callable[..., Any]
 
@@ -91,3 +95,22 @@ def test_of_two_proxies_one_brings_a_prompt_to_another_server(
         other.turn(0.25)
     assert [body["prompt_id"] for body in alive.posts()].count(waiting[0]) == 1
     assert sorted(alive.history) == sorted(set(ids) - {next(iter(set(ids) - set(alive.history)))})
+
+
+def test_a_prompt_that_ended_after_the_server_was_asked_is_not_taken_for_a_new_one(
+    rig: Any, seconds: Prompt
+) -> None:
+    page = rig.open("/ws?clientId=me")
+    one = rig.submit(seconds(2), client_id="me")
+    rig.turn(0.5)
+    server = rig.holder(one)
+    looking = reconcile(rig.dispatch, server.backend)
+    said_before = server.answer(next(looking))
+    rig.turn(4)
+    assert page.told(one)[-1] == "end"
+    story = list(page.told(one))
+    with pytest.raises(StopIteration):
+        looking.send(said_before)
+    rig.turn(2)
+    assert rig.dispatch.ledger.get(one) is None
+    assert page.told(one) == story
