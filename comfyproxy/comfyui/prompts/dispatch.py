@@ -200,7 +200,7 @@ class Dispatch:
         self._finished.pop(prompt.prompt_id, None)
         self.stranded.pop(prompt.prompt_id, None)
         self.scheduler.ended(prompt.prompt_id, now, completed)
-        self.ledger.end(prompt)
+        self.ledger.end(prompt, now)
         self._release(prompt, now)
 
     def dropped(self, prompt: Prompt, now: float) -> None:
@@ -208,7 +208,10 @@ class Dispatch:
         self._finished.pop(prompt.prompt_id, None)
         self.stranded.pop(prompt.prompt_id, None)
         self.scheduler.ended(prompt.prompt_id, now, False)
-        self.ledger.drop(prompt)
+        if prompt.is_listed:
+            self.ledger.end(prompt, now)
+        else:
+            self.ledger.drop(prompt)
         self._release(prompt, now)
 
     def _release(self, prompt: Prompt, now: float) -> None:

@@ -29,6 +29,7 @@ def edit_queue(dispatch: Dispatch, head: RequestHead, document: Document) -> Ope
         ]
     if prompt_ids:
         yield from delete(dispatch, dict.fromkeys(prompt_ids))
+    dispatch.views.changed()
     return _DONE
 
 
@@ -47,6 +48,7 @@ def edit_history(dispatch: Dispatch, head: RequestHead, document: Document) -> O
             dispatch.endings.remove(prompt_id)
         yield from _find_own_history(dispatch, caller, by_backend)
     yield tuple(ask_to(backend, b"/history", "delete", ids) for backend, ids in by_backend.items())
+    dispatch.views.changed()
     return _DONE
 
 

@@ -85,11 +85,12 @@ def unpack(body: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What is remembered of a prompt that has ended."""
+    """What is remembered of a prompt that has ended, or was withdrawn, at the time ``at``."""
 
     backend: Backend
     client_id: str
     owner: str
+    at: float
 
 
 class Ledger:
@@ -117,7 +118,7 @@ class Ledger:
         return self._active.get(prompt_id)
 
     def ended(self, prompt_id: str) -> Ended | None:
-        """What is remembered of the prompt of that id if it has ended."""
+        """What is remembered of the prompt of that id if it has ended or was withdrawn."""
         return self._ended.get(prompt_id)
 
     def backend_of(self, prompt_id: str) -> Backend | None:
@@ -167,10 +168,10 @@ class Ledger:
             prompt.backend = backend
             self._by_backend.setdefault(backend, {})[prompt.prompt_id] = prompt
 
-    def end(self, prompt: Prompt) -> None:
+    def end(self, prompt: Prompt, now: float) -> None:
         """``prompt`` is over; whose it was is remembered."""
         if self.drop(prompt):
-            self.remember(prompt.prompt_id, Ended(prompt.backend, prompt.client_id, prompt.owner))
+            self._remember(prompt.prompt_id, Ended(prompt.backend, prompt.client_id, prompt.owner, now))
 
     def drop(self, prompt: Prompt) -> bool:
         """Forget ``prompt``: it never came to be, or another took its place; whether it was known."""
@@ -183,8 +184,7 @@ class Ledger:
         prompt.body, prompt.phase = b"", Phase.ENDED
         return True
 
-    def remember(self, prompt_id: str, ended: Ended) -> None:
-        """Remember of a prompt that it has ended."""
+    def _remember(self, prompt_id: str, ended: Ended) -> None:
         self._ended.pop(prompt_id, None)
         self._ended[prompt_id] = ended
         while len(self._ended) > self._max_ended:

@@ -143,7 +143,7 @@ def _send_on(dispatch: Dispatch, prompt: Prompt) -> Operation:
     prompt.is_taken_out = False
     if sent.verdict is Verdict.TAKEN:
         if prompt.is_withdrawn:
-            yield from take_back(prompt.backend, prompt.prompt_id, prompt.phase is Phase.RUNNING)
+            yield from take_back(prompt.backend, prompt.prompt_id)
             dispatch.dropped(prompt, dispatch.now)
     elif prompt.is_withdrawn:
         dispatch.dropped(prompt, dispatch.now)

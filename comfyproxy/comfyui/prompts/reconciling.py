@@ -29,24 +29,19 @@ def reconcile(dispatch: Dispatch, backend: Backend) -> Operation:
     server = dispatch.server(backend)
     server.is_checked = True
     try:
-        before = dispatch.ledger.on(backend)
         asked_at = dispatch.now
-        expected = [prompt for prompt in before if prompt.is_queued]
+        expected = [prompt for prompt in dispatch.ledger.on(backend) if prompt.is_queued]
         reply: Reply = yield Ask(backend, b"GET", b"/queue")
         queue = read_queue(reply)
         if queue is None:
             server.failed(reply.was_sent, dispatch.now)
             return
         was_lost = server.was_lost
-        # What has ended since the server was asked may still be in what it said.
-        over = {prompt.prompt_id for prompt in before if dispatch.ledger.get(prompt.prompt_id) is None}
-        queue = [row for row in queue if row.prompt_id not in over]
         yield from _take_in(dispatch, backend, queue, asked_at)
-        known = dispatch.ledger.queued_on(backend)
         there = {row.prompt_id for row in queue}
-        missing = [prompt for prompt in expected if prompt.prompt_id not in there]
-        server.looked(len(queue), known - len(missing), dispatch.now)
-        dispatch.scheduler.told(backend, len(queue))
+        missing = [prompt for prompt in expected if prompt.is_queued and prompt.prompt_id not in there]
+        strangers = sum(dispatch.ledger.get(prompt_id) is None for prompt_id in there)
+        server.looked(strangers, dispatch.now)
         yield from _look_for(dispatch, backend, missing, was_lost)
     finally:
         server.is_checked = False

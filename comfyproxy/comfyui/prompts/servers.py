@@ -73,9 +73,9 @@ class Server:
             return False
         return now >= min(self.check_at, self.disagrees_since + SETTLING)
 
-    def looked(self, rows: int, known: int, now: float) -> None:
-        """Its queue had ``rows`` prompts, of which the ledger now knows ``known``."""
-        self.strangers = max(0, rows - known)
+    def looked(self, strangers: int, now: float) -> None:
+        """Its queue was looked into; ``strangers`` of its prompts are not in the ledger."""
+        self.strangers = strangers
         self.check_at, self.disagrees_since = NEVER, NEVER
         self.unreachable_since = NEVER
         self.was_lost = self.is_gone = False

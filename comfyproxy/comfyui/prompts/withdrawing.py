@@ -12,7 +12,7 @@ from urllib.parse import quote
 from comfyproxy.comfyui.callers import Caller
 from comfyproxy.comfyui.prompts.dispatch import Dispatch
 from comfyproxy.comfyui.prompts.ledger import Phase, Prompt
-from comfyproxy.comfyui.prompts.locating import Place, cancelled, look_up
+from comfyproxy.comfyui.prompts.locating import Found, Place, cancelled, look_up
 from comfyproxy.core.balancing.backend import Backend
 from comfyproxy.core.balancing.operations import Ask, Operation, Reply
 
@@ -22,12 +22,12 @@ def ask_to(backend: Backend, target: bytes, member: str, value: Any) -> Ask:
     return Ask(backend, b"POST", target, json.dumps({member: value}).encode())
 
 
-def take_back(backend: Backend, prompt_id: str, is_running: bool) -> Operation:
-    """Take a prompt from ``backend`` that is not to run there."""
-    if is_running:
+def take_back(backend: Backend, prompt_id: str) -> Operation:
+    """Take a prompt from ``backend`` that is not to run there; whether it waits or runs."""
+    yield ask_to(backend, b"/queue", "delete", [prompt_id])
+    found: Found = yield from look_up(backend, prompt_id)
+    if found.place is Place.RUNNING:
         yield ask_to(backend, b"/interrupt", "prompt_id", prompt_id)
-    else:
-        yield ask_to(backend, b"/queue", "delete", [prompt_id])
 
 
 def own(dispatch: Dispatch, caller: Caller) -> list[Prompt]:
@@ -101,9 +101,9 @@ def _cancel_at(backend: Backend, prompt_id: str) -> Operation:
     told = cancelled(reply)
     if told is not None or reply.head is None:
         return bool(told)
-    # A ComfyUI older than 0.26: do what it would do.
-    found = yield from look_up(backend, prompt_id)
+    # A ComfyUI older than 0.26: do what a newer one would do.
+    found: Found = yield from look_up(backend, prompt_id)
     if found.place in (Place.PENDING, Place.RUNNING):
-        yield from take_back(backend, prompt_id, found.place is Place.RUNNING)
+        yield from take_back(backend, prompt_id)
         return True
     return False

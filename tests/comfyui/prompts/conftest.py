@@ -167,7 +167,7 @@ class Page:
 
 
 class Rig:
-    """A proxy and its servers. ``before`` is called with each request of the proxy itself before it is answered."""
+    """A proxy and its servers. ``before`` is called with each request of the proxy before it is answered."""
 
     def __init__(
         self,

@@ -111,6 +111,7 @@ def test_a_prompt_that_ended_after_the_server_was_asked_is_not_taken_for_a_new_o
     story = list(page.told(one))
     with pytest.raises(StopIteration):
         looking.send(said_before)
+    assert rig.dispatch.ledger.get(one) is None
     rig.turn(2)
     assert rig.dispatch.ledger.get(one) is None
     assert page.told(one) == story
