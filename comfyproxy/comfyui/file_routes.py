@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from itertools import chain, zip_longest
 
 from comfyproxy.comfyui.callers import Callers
-from comfyproxy.comfyui.files import MADE
+from comfyproxy.comfyui.files import MADE, upload_told
 from comfyproxy.comfyui.forms import Original, original_of
 from comfyproxy.comfyui.home import Home
 from comfyproxy.comfyui.ownership import GONE, Ownership, mark, newest, plain_target, unmark
@@ -82,7 +82,10 @@ class FileRoutes:
 
     def learn(self, answer: ResponseHead, body: bytes, backend: Backend, now: float) -> None:
         """``backend`` answered an upload."""
-        self._replication.uploaded(answer, body, backend, "", now)
+        file = upload_told(answer, body)
+        if file is not None:
+            self._ownership.note(file, backend, now)
+            self._replication.uploaded(file, backend, "", now)
 
     def _mask(self, head: RequestHead, body: bytes, now: float) -> Operation:
         """Where the picture is that a mask was drawn on."""

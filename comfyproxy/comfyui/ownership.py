@@ -130,6 +130,10 @@ class Ownership:
                 self._files.bind(f"{whose}\n{file.key}", backend, now)
             self._files.bind(file.key, backend, now)
 
+    def note(self, file: FileRef, backend: Backend, now: float) -> None:
+        """``backend`` has the latest ``file``: an upload."""
+        self._files.bind(file.key, backend, now)
+
     def mark(self, outputs: Any, backend: Backend) -> Any:
         """`marked`, unless the pool has one server only: then names are enough."""
         return marked(outputs, backend) if len(self._pool) > 1 else outputs

@@ -15,7 +15,7 @@ Nothing is copied twice: what a file holds is remembered by its ``ETag`` on each
 
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -27,11 +27,10 @@ from comfyproxy.comfyui.ownership import AT_ONCE, Ownership, modified, unmark, v
 from comfyproxy.comfyui.steps import together
 from comfyproxy.comfyui.wire import MEBIBYTE, Document
 from comfyproxy.core.balancing.backend import Backend
-from comfyproxy.core.balancing.operations import Ask, Operation, Reply
+from comfyproxy.core.balancing.operations import Ask, Latch, Operation, Reply, Wait
 from comfyproxy.core.balancing.pool import Pool
-from comfyproxy.core.http.http1 import ResponseHead
 
-MAX_COPY = 512 * MEBIBYTE
+MAX_COPY = 256 * MEBIBYTE
 """Octets of the largest file that is copied; it is in memory meanwhile."""
 
 FRESH = 2.0
@@ -82,11 +81,21 @@ class _Seen:
 
 @dataclass(frozen=True, slots=True)
 class _Result:
-    """What became of one file: the text that names it there, or why there is none."""
+    """What became of one file: where it is on the server (``None`` is where it is named), or why not."""
 
-    text: str
+    place: FileRef | None = None
     lacking: Lacking | None = None
     is_reached: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """``file`` is to be copied from ``source``; ``place`` is what it is called there if not that."""
+
+    file: FileRef
+    source: _Seen
+    there: _Seen | None
+    place: FileRef | None
 
 
 class Replication:
@@ -100,15 +109,18 @@ class Replication:
         self._homes = AffinityTable(pool)
         self._uploads: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._digests: OrderedDict[tuple[str, str, str], str] = OrderedDict()
-        self._settled: OrderedDict[str, dict[tuple[Backend, str], tuple[float, str]]] = OrderedDict()
+        self._settled: OrderedDict[str, dict[tuple[Backend, str], tuple[float, FileRef | None]]] = (
+            OrderedDict()
+        )
+        self._copying: dict[tuple[str, Backend], Latch] = {}
         self._spreading: deque[tuple[FileRef, Backend]] = deque(maxlen=MAX_SPREADING)
 
-    def uploaded(self, answer: ResponseHead, body: bytes, backend: Backend, caller: str, now: float) -> None:
-        """``backend`` answered an upload (of a mask, too) of the caller whose fingerprint is ``caller``."""
-        file = upload_told(answer, body)
-        if file is None:
-            return
-        for key in (f"{caller}\n{file.key}", file.key):
+    def uploaded(self, file: FileRef, backend: Backend, caller: str, now: float) -> None:
+        """``backend`` keeps an upload (of a mask, too) as ``file``.
+
+        ``caller`` is the fingerprint of the caller whose it is, empty if that is not known.
+        """
+        for key in (f"{caller}\n{file.key}", file.key) if caller else (file.key,):
             self._homes.bind(key, backend, now)
         _keep(self._uploads, (file.key, backend.fingerprint), None, MAX_ENTRIES)
         self._settled.pop(file.key, None)
@@ -122,14 +134,17 @@ class Replication:
         prompt goes to another server later, the files are brought again.
         """
         loaded = files_loaded(submission)
-        results: list[_Result] = yield from together(
-            [self._bring(text, file, target, caller, now) for text, file in loaded.items()]
-        )
-        names = {text: one.text for text, one in zip(loaded, results, strict=True) if one.text != text}
+        files = list(dict.fromkeys(loaded.values()))
+        plans = yield from together([self._plan(file, target, caller, now) for file in files])
+        results: dict[FileRef, _Result] = {}
+        for file, plan in zip(files, plans, strict=True):
+            results[file] = plan if isinstance(plan, _Result) else (yield from self._copy(plan, target))
+            self._note(file, results[file], target, caller, now)
+        places = {text: place for text, file in loaded.items() if (place := results[file].place) is not None}
         return Brought(
-            with_names(submission, names),
-            tuple(one.lacking for one in results if one.lacking is not None),
-            all(one.is_reached for one in results),
+            with_names(submission, {text: _text(place) for text, place in places.items()}),
+            tuple(one.lacking for one in results.values() if one.lacking is not None),
+            all(one.is_reached for one in results.values()),
         )
 
     def background(self, now: float) -> Iterator[Operation]:
@@ -143,40 +158,43 @@ class Replication:
             return self._ownership.find(file, caller, now)
         return self._homes.find(f"{caller}\n{file.key}", now) or self._homes.find(file.key, now)
 
-    def _bring(self, text: str, file: FileRef, target: Backend, caller: str, now: float) -> Operation:
+    def _plan(self, file: FileRef, target: Backend, caller: str, now: float) -> Operation:
+        """Find out where ``file`` is at home, and whether ``target`` has the same.
+
+        Returns `_Result`, or the `_Copy` that may have to be made.
+        """
         settled = self._settled.get(file.key, {}).get((target, caller))
         if settled is not None and 0 <= now - settled[0] < FRESH:
             return _Result(settled[1])
-        result: _Result = yield from self._settle(text, file, target, caller, now)
-        if result.lacking is None and result.is_reached:
-            settled_before = self._settled.get(file.key, {}).items()
-            fresh = {whose: one for whose, one in settled_before if now - one[0] < FRESH}
-            _keep(self._settled, file.key, fresh | {(target, caller): (now, result.text)}, MAX_SETTLED)
-        return result
-
-    def _settle(self, text: str, file: FileRef, target: Backend, caller: str, now: float) -> Operation:
-        """Find out where ``file`` is at home and whether ``target`` has the same; returns `_Result`."""
         home = self.home_of(file, caller, now)
         fingerprint, subfolder = unmark(file.subfolder)
+        place = None
         if fingerprint:
             if home is None:
-                return _Result(text)
-            file = file._replace(subfolder=subfolder)
-            text = file.text
+                return _Result()
+            place = file = file._replace(subfolder=subfolder)
         if home is target:
-            return _Result(text)
+            return _Result(place)
         seen: dict[Backend, _Seen | None] = yield from _look(file, self._asked(home, target))
         if target not in seen:
-            return _Result(text, is_reached=False)
+            return _Result(is_reached=False)
         if home is not None and seen.get(home) is None:
             if file.kind in MADE:
-                lost = () if home in seen else (Lacking(file, (home,)),)
-                return _Result(text, *lost)
+                return _Result(
+                    None if home in seen else place, None if home in seen else Lacking(file, (home,))
+                )
             seen |= yield from _look(file, [one for one in self._asked(None, target) if one not in seen])
         source = _source(seen, home, target)
         if source is None or source.backend is target:
-            return _Result(text)
-        return (yield from self._copy(text, file, source, seen[target], target))
+            return _Result(place)
+        return _Copy(file, source, seen[target], place)
+
+    def _note(self, file: FileRef, result: _Result, target: Backend, caller: str, now: float) -> None:
+        """Believe for a moment what was just found out."""
+        if result.lacking is None and result.is_reached:
+            before = self._settled.get(file.key, {}).items()
+            fresh = {whose: one for whose, one in before if 0 <= now - one[0] < FRESH}
+            _keep(self._settled, file.key, fresh | {(target, caller): (now, result.place)}, MAX_SETTLED)
 
     def _asked(self, home: Backend | None, target: Backend) -> list[Backend]:
         """Who is asked for a file of ``home``: everybody if that is not known."""
@@ -184,36 +202,42 @@ class Replication:
             return [target, home]
         return [target, *(one for one in self._pool.backends if one.takes_pins and one is not target)]
 
-    def _copy(
-        self,
-        text: str,
-        file: FileRef,
-        source: _Seen,
-        there: _Seen | None,
-        target: Backend,
-        data: bytes | None = None,
-    ) -> Operation:
-        """Let ``target``, which has ``there``, have what ``source`` is; returns `_Result`."""
+    def _copy(self, copy: _Copy, target: Backend, data: bytes | None = None) -> Operation:
+        """Make ``copy``, unless somebody does so already: then see what came of it. Returns `_Result`."""
+        key = copy.file.key, target
+        while (latch := self._copying.get(key)) is not None:
+            yield Wait(latch)
+            seen = yield from _look(copy.file, [target])
+            copy = replace(copy, there=seen.get(target))
+        latch = self._copying[key] = Latch()
+        try:
+            return (yield from self._make(copy, target, data))
+        finally:
+            del self._copying[key]
+            latch.open()
+
+    def _make(self, copy: _Copy, target: Backend, data: bytes | None) -> Operation:
+        """Let ``target`` have what the source has; ``data`` is that if it is known. Returns `_Result`."""
+        file, source, there = copy.file, copy.source, copy.there
         is_same_size = there is not None and there.size == source.size
         digest = self._digest_of(file, source)
         if there is not None and is_same_size and digest and self._digest_of(file, there) == digest:
-            return _Result(text)
-        by_content = file.kind in MADE or (
-            there is not None and (file.key, target.fingerprint) in self._uploads
-        )
+            return _Result(copy.place)
+        is_upload = there is not None and (file.key, target.fingerprint) in self._uploads
+        by_content = file.kind in MADE or is_upload
         if by_content and digest and (yield from self._has(_copy_of(file, digest), source.size, target)):
-            return _Result(_copy_of(file, digest).path)
+            return _Result(_copy_of(file, digest))
         data = data if data is not None else (yield from self._fetch(file, source))
         if data is None:
-            return _Result(text, Lacking(file, (source.backend,)))
+            return _Result(lacking=Lacking(file, (source.backend,)))
         digest = _digest(data)
         if there is not None and is_same_size and (yield from self._is(file, there, digest)):
-            return _Result(text)
+            return _Result(copy.place)
         place = _copy_of(file, digest) if by_content else file
         is_there = by_content and (yield from self._has(place, len(data), target))
         if not is_there and not (yield from self._store(place, data, target)):
-            return _Result(text, Lacking(file, (source.backend,)))
-        return _Result(place.path if by_content else text)
+            return _Result(lacking=Lacking(file, (source.backend,)))
+        return _Result(place if by_content else copy.place)
 
     def _is(self, file: FileRef, seen: _Seen, digest: str) -> Operation:
         """Whether the content of ``seen`` has this ``digest``; it is read if it never was."""
@@ -260,14 +284,9 @@ class Replication:
         data = None if source is None else (yield from self._fetch(file, source))
         if source is None or data is None:
             return
-        yield from together(
-            [
-                self._copy(file.text, file, source, there, target, data)
-                for target, there in seen.items()
-                if target is not home
-                and (there is None or (file.key, target.fingerprint) not in self._uploads)
-            ]
-        )
+        for target, there in seen.items():
+            if target is not home and (there is None or (file.key, target.fingerprint) not in self._uploads):
+                yield from self._copy(_Copy(file, source, there, None), target, data)
 
     def _digest_of(self, file: FileRef, seen: _Seen) -> str:
         """What is known of the content of ``seen``; empty if nothing is."""
@@ -295,7 +314,7 @@ def _seen(reply: Reply) -> _Seen:
     head = reply.head
     assert head is not None
     length = head.value(b"content-length") or b""
-    size = int(length) if length.isdigit() and len(length) < 20 else -1
+    size = int(length) if length.isdigit() else -1
     tag = head.value(b"etag") or head.value(b"last-modified") or b""
     return _Seen(
         reply.backend, size, modified(reply), tag.decode("latin-1") and f"{size} {tag.decode('latin-1')}"
@@ -308,6 +327,11 @@ def _source(seen: Mapping[Backend, _Seen | None], home: Backend | None, target: 
         return kept
     found = [one for one in seen.values() if one is not None]
     return max(found, key=lambda one: (one.modified, one.backend is target), default=None)
+
+
+def _text(place: FileRef) -> str:
+    """How an input of a node names what is at ``place``."""
+    return place.path if place.kind == "input" else place.text
 
 
 def _copy_of(file: FileRef, digest: str) -> FileRef:

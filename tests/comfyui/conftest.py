@@ -117,7 +117,8 @@ class Proxy:
 class FileServers:
     """The files of the servers of a pool, which answer what an operation asks about them.
 
-    ``asked`` has what each was asked, ``silent`` those who do not answer, ``full`` those who take no uploads.
+    ``asked`` has what each was asked, ``silent`` those who do not answer, ``full`` those who take no uploads;
+    ``instead`` gives another reply.
     """
 
     def __init__(self, pool: Pool, now: float = 1_700_000_000.0) -> None:
@@ -126,6 +127,7 @@ class FileServers:
         self.asked: list[Ask] = []
         self.silent: set[Backend] = set()
         self.full: set[Backend] = set()
+        self.instead: Callable[[Ask, Reply], Reply] = lambda ask, reply: reply
 
     def put(self, backend: Backend, name: str, data: bytes, kind: str = "input", subfolder: str = "") -> None:
         """Let ``backend`` have that file, made a second after the last one."""
@@ -187,7 +189,7 @@ class FileServers:
         if stored is not None:
             fields += f"ETag: {stored.etag}\r\nLast-Modified: {formatdate(stored.modified, usegmt=True)}\r\n"
         head = parse_response_head(f"HTTP/1.1 {status} X\r\n{fields}\r\n".encode(), step.method)
-        return Reply(step.backend, head, body[: step.limit])
+        return self.instead(step, Reply(step.backend, head, body[: step.limit]))
 
 
 @pytest.fixture(scope="session")

@@ -111,6 +111,9 @@ def test_an_upload_goes_home_and_is_found_there(scene: Scene) -> None:
     answer = parse_response_head(b"HTTP/1.1 200 OK\r\n\r\n", b"POST")
     scene.routes.learn(answer, b'{"name": "u.png", "subfolder": "", "type": "input"}', scene.two, 1.0)
     assert scene.replication.home_of(FileRef("input", "", "u.png"), "0123456789ab", 1.0) is scene.two
+    assert scene.ask("GET", "/view?filename=u.png&type=input") == Pin(scene.two)
+    scene.routes.learn(answer, b'{"error": "none"}', scene.one, 1.0)
+    assert scene.ask("GET", "/view?filename=u.png&type=input") == Pin(scene.two)
 
 
 def test_a_mask_goes_where_its_picture_was_made(scene: Scene) -> None:

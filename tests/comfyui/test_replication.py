@@ -1,7 +1,5 @@
 """The files that a prompt loads are on the server that runs it."""
 
-import gzip
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -10,11 +8,12 @@ import pytest
 
 from comfyproxy.comfyui import replication as module
 from comfyproxy.comfyui.callers import Callers
+from comfyproxy.comfyui.files import FileRef
 from comfyproxy.comfyui.ownership import Ownership, mark
 from comfyproxy.comfyui.replication import FOLDER, Brought, Lacking, Replication
 from comfyproxy.core.balancing.backend import AdminState, Backend
 from comfyproxy.core.balancing.changes import diff
-from comfyproxy.core.balancing.operations import Ask, Operation, Reply
+from comfyproxy.core.balancing.operations import Ask, Operation, Reply, Wait
 from comfyproxy.core.balancing.pool import Pool
 from comfyproxy.core.http.http1 import parse_response_head
 
@@ -46,12 +45,7 @@ class Scene:
     ) -> None:
         """A client uploads a file, which goes to ``backend``."""
         self.servers.put(backend, name, data, "input", subfolder)
-        self.told(backend, {"name": name, "subfolder": subfolder, "type": "input"}, caller)
-
-    def told(self, backend: Backend, document: object, caller: str = MINE) -> None:
-        head = parse_response_head(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n", b"POST")
-        body = gzip.compress(json.dumps(document).encode())
-        self.replication.uploaded(head, body, backend, caller, self.now)
+        self.replication.uploaded(FileRef("input", subfolder, name), backend, caller, self.now)
 
     def made(
         self, backend: Backend, name: str, data: bytes, caller: str = MINE, kind: str = "output"
@@ -285,66 +279,40 @@ def test_what_is_too_large_to_copy_is_told_of(scene: Scene, monkeypatch: pytest.
 
 
 def test_a_file_that_goes_away_meanwhile_is_told_of(scene: Scene) -> None:
+    def gone(ask: Ask, reply: Reply) -> Reply:
+        not_found = parse_response_head(b"HTTP/1.1 404 X\r\n\r\n", b"GET")
+        return Reply(ask.backend, not_found) if ask.method == b"GET" else reply
+
     scene.upload(scene.one, "u.png", b"data")
-    scene.servers.put(scene.two, "u.png", b"datb")
-    operation = scene.replication.bring(loading("u.png"), scene.two, MINE, scene.now)
-    answer = scene.servers._answer(operation.send(None), b"")
-    steps = operation.send(answer)
-    assert isinstance(steps, tuple)
-    assert isinstance(steps[0], Ask)
-    head = parse_response_head(b"HTTP/1.1 404 X\r\n\r\n", b"GET")
-    with pytest.raises(StopIteration) as done:
-        operation.send((Reply(steps[0].backend, head),))
-    assert len(done.value.value.lacking) == 1
+    scene.servers.instead = gone
+    assert len(scene.bring(scene.two, "u.png").lacking) == 1
 
 
 def test_a_file_here_that_cannot_be_read_is_replaced(scene: Scene) -> None:
+    def cut(ask: Ask, reply: Reply) -> Reply:
+        is_here = ask.method == b"GET" and ask.backend is scene.two
+        return Reply(ask.backend, why="cut") if is_here else reply
+
     scene.upload(scene.one, "u.png", b"data")
     scene.servers.put(scene.two, "u.png", b"datb")
-    operation = scene.replication.bring(loading("u.png"), scene.two, MINE, scene.now)
-    step = operation.send(None)
-    while True:
-        answers = []
-        for one in step if isinstance(step, tuple) else (step,):
-            is_read = isinstance(one, Ask) and one.method == b"GET" and one.backend is scene.two
-            answers.append(Reply(scene.two, why="cut") if is_read else scene.servers._answer(one, b""))
-        try:
-            step = operation.send(tuple(answers))
-        except StopIteration:
-            break
-    assert scene.servers.data(scene.two, "u.png") == b"data"
-
-
-def advance(operation: Operation, answers: Any, reply: Callable[[Any], Any]) -> Any:
-    """What comes of the next step of ``operation``, or what it returns."""
-    try:
-        return reply(operation.send(answers))
-    except StopIteration as done:
-        return done.value
+    scene.servers.instead = cut
+    assert scene.loaded(scene.bring(scene.two, "u.png"), scene.two) == [b"data"]
 
 
 def test_servers_without_tags_are_read_each_time(scene: Scene) -> None:
-    def untagged(step: Any) -> Any:
-        if isinstance(step, tuple):
-            return tuple(untagged(one) for one in step)
-        reply = answer(step, b"")
-        if reply.head is None or step.method == b"POST":
+    def untagged(ask: Ask, reply: Reply) -> Reply:
+        if reply.head is None or ask.method == b"POST":
             return reply
-        length = f"Content-Length: {'x' if step.method == b'HEAD' else len(reply.body)}\r\n"
-        fields = length if step.method == b"GET" else ""
-        head = parse_response_head(f"HTTP/1.1 {reply.status} X\r\n{fields}\r\n".encode(), step.method)
-        return replace(reply, head=head)
+        raw = f"HTTP/1.1 {reply.status} X\r\n\r\n".encode()
+        return replace(reply, head=parse_response_head(raw, ask.method))
 
-    answer = scene.servers._answer
     scene.upload(scene.one, "u.png", b"data")
+    scene.servers.instead = untagged
     for _ in range(2):
         scene.later()
-        operation = scene.replication.bring(loading("u.png"), scene.two, MINE, scene.now)
-        answers = None
-        while not isinstance(answers, Brought):
-            answers = advance(operation, answers, untagged)
+        assert scene.loaded(scene.bring(scene.two, "u.png"), scene.two) == [b"data"]
+        assert ("server1", b"/view?filename=u.png&subfolder=&type=input") in scene.servers.said(b"GET")
     assert not scene.replication._digests
-    assert scene.servers.data(scene.two, "u.png") == b"data"
 
 
 def test_many_files_are_brought_at_the_same_time(scene: Scene) -> None:
@@ -356,9 +324,57 @@ def test_many_files_are_brought_at_the_same_time(scene: Scene) -> None:
     assert scene.loaded(scene.bring(scene.two, *names), scene.two) == [name.encode() for name in names]
 
 
-def test_uploads_that_are_none_are_not_remembered(scene: Scene) -> None:
-    scene.told(scene.one, {"error": "no"})
-    assert not scene.replication._uploads
+def test_an_upload_of_somebody_unknown_is_everybodys(scene: Scene) -> None:
+    scene.upload(scene.one, "u.png", b"data", caller="")
+    assert scene.loaded(scene.bring(scene.two, "u.png"), scene.two) == [b"data"]
+
+
+def test_one_file_under_two_texts_is_brought_once(scene: Scene) -> None:
+    scene.upload(scene.one, "u.png", b"data")
+    brought = scene.bring(scene.two, "u.png", "u.png [input]")
+    assert scene.loaded(brought, scene.two) == [b"data", b"data"]
+    assert len(scene.servers.said(b"POST")) == 1
+
+
+def test_what_is_being_copied_is_waited_for(scene: Scene) -> None:
+    scene.upload(scene.one, "u.png", b"data")
+    first, second, third = (
+        scene.replication.bring(loading("u.png"), scene.two, MINE, scene.now) for _ in range(3)
+    )
+    looked = [scene.servers._answer(one.send(None), b"") for one in (first, second, third)]
+    fetching = first.send(looked[0])
+    waiting = second.send(looked[1])
+    also_waiting = third.send(looked[2])
+    assert isinstance(waiting, Wait)
+    assert waiting == also_waiting
+    assert scene.servers.run(resumed(first, scene.servers._answer(fetching, b""))).lacking == ()
+    assert waiting.latch.is_open
+    for one in (second, third):
+        brought = scene.servers.run(resumed(one, None))
+        assert scene.loaded(brought, scene.two) == [b"data"]
+    assert len(scene.servers.said(b"POST")) == 1
+
+
+def test_who_gives_up_copying_leaves_it_to_the_next(scene: Scene) -> None:
+    scene.upload(scene.one, "u.png", b"data")
+    first, second = (scene.replication.bring(loading("u.png"), scene.two, MINE, scene.now) for _ in range(2))
+    looked = [scene.servers._answer(one.send(None), b"") for one in (first, second)]
+    first.send(looked[0])
+    waiting = second.send(looked[1])
+    first.close()
+    assert isinstance(waiting, Wait)
+    assert waiting.latch.is_open
+    assert scene.loaded(scene.servers.run(resumed(second, None)), scene.two) == [b"data"]
+
+
+def resumed(operation: Operation, answer: Any) -> Operation:
+    """``operation`` from where it waits for ``answer``."""
+    try:
+        step = operation.send(answer)
+        while True:
+            step = operation.send((yield step))
+    except StopIteration as done:
+        return done.value
 
 
 def test_only_so_much_is_remembered(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
