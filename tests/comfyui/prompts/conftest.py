@@ -206,9 +206,8 @@ class Rig:
 
     # What the proxy does with operations and sessions
 
-    def run(self, operation: Operation) -> Any:
-        """Carry ``operation`` out; returns what it returns."""
-        result = None
+    def run(self, operation: Operation, result: Any = None) -> Any:
+        """Carry ``operation`` out, from its start or from the ``result`` of a step; returns what it returns."""
         while True:
             try:
                 step = operation.send(result)
