@@ -10,5 +10,10 @@ one. Requests say in several ways whose they are:
 - `cookie` is the browser's share: what its plain requests carry;
 - `origin` is ComfyUI's check on pages of other sites, made here, where the client's own ``Host`` is known;
 - `messages` knows which WebSocket messages a slow client can do without;
+- `callers` tells browsers and scripts apart, and which backend is nearest to each;
+- `home` is where settings, saved workflows and uploads are kept;
+- `files` reads names of files, `ownership` knows which backend made which, `replication` copies those that a
+  prompt loads (`inputs` finds them, `forms` uploads them), and `file_routes` are the requests for them;
+- `logs` and `broadcast` are for the page's terminal, and for what all backends are to do;
 - `router` puts them together, one router for each placement.
 """
