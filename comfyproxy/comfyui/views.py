@@ -12,8 +12,9 @@ from comfyproxy.comfyui.merging.documents import BadQuery, read, write
 from comfyproxy.comfyui.merging.history import Ended, HistoryQuery, history_of, merge_history, read_history
 from comfyproxy.comfyui.merging.job_rows import ended_job_in_full, queued_job_in_full
 from comfyproxy.comfyui.merging.jobs import (
+    MAX_SPARE,
+    MIN_SPARE,
     NOT_FOUND,
-    SPARE,
     JobsQuery,
     job_in_full,
     make_jobs,
@@ -173,7 +174,7 @@ class Views:
         return old
 
     def _pages(self, backends: Sequence[Backend], wanted: JobsQuery, now: float) -> Steps:
-        spare = min(SPARE, sum(1 for _ in self._known()))
+        spare = min(MIN_SPARE + sum(1 for _ in self._known()), MAX_SPARE)
         modern, old = self._by_age(backends, now)
         replies: Replies = yield from _ask_all(modern, wanted.target(spare))
         pages = [page for reply in replies if (page := read_jobs(reply)) is not None]

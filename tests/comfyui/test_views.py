@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from comfyproxy.comfyui.merging.jobs import MIN_SPARE
 from comfyproxy.comfyui.merging.known import Known, Status
 from comfyproxy.comfyui.merging.showing import Showing
 from comfyproxy.comfyui.views import MIN_TAIL, RETRY_JOBS, Views
@@ -216,7 +217,7 @@ def test_jobs_are_asked_of_all_at_once() -> None:
         {(A, "/api/jobs"): jobs(job("a", created=1)), (B, "/api/jobs"): jobs(job("b", created=2))}
     )
     assert ids(servers.json(views().jobs([A, B], b"limit=5", NOW))) == ["b", "a"]
-    assert servers.asked[0][1].endswith("&offset=0&limit=5")
+    assert servers.asked[0][1].endswith(f"&offset=0&limit={5 + MIN_SPARE}")
     assert servers.rounds == [2]
 
 
@@ -224,7 +225,7 @@ def test_more_jobs_are_asked_for_where_some_may_have_moved() -> None:
     servers = Answers({(A, "/api/jobs"): jobs()})
     known = [Known(str(place), Status.PENDING, 0, START, A) for place in range(3)]
     servers.json(views(*known).jobs([A], b"limit=5", NOW))
-    assert servers.asked[0][1].endswith("&limit=8")
+    assert servers.asked[0][1].endswith(f"&limit={5 + MIN_SPARE + 3}")
 
 
 def test_jobs_of_servers_of_different_ages_are_one_list() -> None:

@@ -91,7 +91,7 @@ def merge_history(
         for ended in history:
             latest = max(latest, ending_time(ended.entry))
             if whose[ended.prompt_id] is ended.backend:
-                entry = showing.entry(ended.entry, ended.backend, records.get(ended.prompt_id))
+                entry = showing.entry(ended.entry, ended.backend)
                 dated.append((latest, ended.prompt_id, entry))
     for record in records.values():
         if record.status.is_ended and record.prompt_id not in whose and record.is_missing(histories, 0.0):
@@ -115,7 +115,7 @@ def history_of(
     whose = believed((ended.sighting for ended in found), known)
     for ended in found:
         if whose[prompt_id] is ended.backend:
-            return write_object([(prompt_id, showing.entry(ended.entry, ended.backend, record))])
+            return write_object([(prompt_id, showing.entry(ended.entry, ended.backend))])
     if record is not None and record.status.is_ended:
         return write({prompt_id: showing.known_entry(record)}) or b"{}"
     return b"{}"

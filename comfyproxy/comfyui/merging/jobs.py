@@ -30,7 +30,7 @@ from comfyproxy.comfyui.wire import Document
 from comfyproxy.core.balancing.backend import Backend
 from comfyproxy.core.balancing.operations import Reply
 
-SPARE = 256
+MIN_SPARE, MAX_SPARE = 32, 256
 """How many more jobs than wanted each server is asked for: of a prompt that was moved the proxy knows when it
 was created, and its server does not, so some come later in the list than their server thinks."""
 
@@ -157,7 +157,7 @@ def merge_jobs(
     for page in pages:
         own = [job for job in page.jobs if whose[job["id"]] is page.backend]
         total += page.total - (len(page.jobs) - len(own))
-        jobs += [showing.job(job, page.backend, records.get(job["id"])) for job in own]
+        jobs += [showing.job(job, page.backend) for job in own]
     answered = {page.backend for page in pages if page.is_whole}
     for record in records.values():
         if (
@@ -198,7 +198,7 @@ def job_in_full(
     whose = believed((Sighting(prompt_id, backend, Status(job["status"])) for backend, job in jobs), known)
     for backend, job in jobs:
         if whose[prompt_id] is backend:
-            return write(showing.job(job, backend, record))
+            return write(showing.job(job, backend))
     return None if record is None else write(known_job_in_full(record, showing))
 
 

@@ -62,7 +62,7 @@ def merge_queue(
     rows = {Status.IN_PROGRESS: [], Status.PENDING: []}  # type: dict[Status, list[Row]]
     for queued in found:
         if whose[queued.prompt_id] is queued.backend:
-            rows[queued.status].append(showing.row(queued.row, records.get(queued.prompt_id)))
+            rows[queued.status].append(showing.row(queued.row))
     for record in records.values():
         if record.prompt_id not in whose and not record.status.is_ended and record.is_missing(queues, asked):
             rows[record.status].append(showing.known_row(record))

@@ -18,31 +18,35 @@ def _as_it_is(outputs: Any, _backend: Backend) -> Any:
     return outputs
 
 
+def _unknown(_prompt_id: str) -> int:
+    return 0
+
+
 @dataclass(frozen=True, slots=True)
 class Showing:
     """``is_output`` says of a node class whether it makes outputs, ``mark`` gives what a prompt made on a
     server names that nothing on another server has, and ``is_nobody`` says of a client id that it is the
-    proxy's own: the prompt was submitted without one.
-
-    Where the proxy knows when a prompt was created, that is shown: its server says when it was given to it.
+    proxy's own: the prompt was submitted without one. ``created`` gives the time when the prompt of an id was
+    created, in milliseconds since the epoch, and 0 where it is not known; servers say when it came to them.
     """
 
     is_output: Callable[[str], bool] = _never
     mark: Callable[[Any, Backend], Any] = _as_it_is
     is_nobody: Callable[[str], bool] = _never
+    created: Callable[[str], int] = _unknown
 
-    def row(self, row: Row, known: Known | None) -> Row:
+    def row(self, row: Row) -> Row:
         """``row`` of a queue or a history."""
-        return [*row[:3], self._extra(row[3], known), *row[4:]]
+        return [*row[:3], self._extra(row[3], row[1]), *row[4:]]
 
     def known_row(self, known: Known) -> Row:
         """The row of a prompt that no server tells of."""
-        return self.row(known_row(known, self.is_output), known)
+        return self.row(known_row(known, self.is_output))
 
-    def entry(self, entry: Document, backend: Backend, known: Known | None) -> Document:
+    def entry(self, entry: Document, backend: Backend) -> Document:
         """``entry`` of the history of ``backend``."""
         return entry | {
-            "prompt": self.row(entry["prompt"], known),
+            "prompt": self.row(entry["prompt"]),
             "outputs": self.mark(entry["outputs"], backend),
         }
 
@@ -59,28 +63,29 @@ class Showing:
         }
         return {"prompt": self.known_row(known), "outputs": {}, "status": status, "meta": {}}
 
-    def job(self, job: Document, backend: Backend, known: Known | None) -> Document:
+    def job(self, job: Document, backend: Backend) -> Document:
         """``job`` of ``backend``, from its list or in full."""
         changed: Document = {}
-        if known is not None and known.create_time:
-            changed["create_time"] = known.create_time
+        if created := self.created(job["id"]):
+            changed["create_time"] = created
         for name in ("preview_output", "outputs"):
             if name in job:
                 changed[name] = self.mark(job[name], backend)
         workflow = job.get("workflow")
         extra = workflow.get("extra_data") if isinstance(workflow, dict) else None
         if isinstance(workflow, dict) and isinstance(extra, dict):
-            changed["workflow"] = workflow | {"extra_data": self._extra(extra, known)}
+            changed["workflow"] = workflow | {"extra_data": self._extra(extra, job["id"])}
         return job | changed
 
-    def _extra(self, extra: Document, known: Known | None) -> Document:
+    def _extra(self, extra: Document, prompt_id: str) -> Document:
         client = extra.get("client_id")
         hidden = {CALLER_KEY}
         if isinstance(client, str) and self.is_nobody(client):
             hidden.add("client_id")
         if not hidden.isdisjoint(extra):
             extra = {name: value for name, value in extra.items() if name not in hidden}
-        return extra if known is None or not known.create_time else extra | {"create_time": known.create_time}
+        created = self.created(prompt_id)
+        return extra | {"create_time": created} if created else extra
 
 
 PLAIN = Showing()

@@ -63,7 +63,7 @@ class Dispatch:
         self.catalogs = Catalogs(self.installed.note)
         self.ownership = Ownership(pool, callers)
         self.replication = Replication(pool, self.ownership, eager=options.replicate_uploads)
-        showing = Showing(self.installed.is_output, self.ownership.mark, is_observer)
+        showing = Showing(self.installed.is_output, self.ownership.mark, is_observer, self.ledger.created)
         self.views = Views(self.known, showing, self._note_outputs)
         self.endings = Endings()
         self.servers: dict[Backend, Server] = {}

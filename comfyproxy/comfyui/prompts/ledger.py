@@ -85,12 +85,14 @@ def unpack(body: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What is remembered of a prompt that has ended, or was withdrawn, at the time ``at``."""
+    """What is remembered of a prompt that has ended, or was withdrawn, at the time ``at``; it was ``created``
+    as `Prompt` says."""
 
     backend: Backend
     client_id: str
     owner: str
     at: float
+    created: int = 0
 
 
 class Ledger:
@@ -125,6 +127,11 @@ class Ledger:
         """Where the prompt of that id is, or was when it ended."""
         known = self._active.get(prompt_id) or self._ended.get(prompt_id)
         return None if known is None else known.backend
+
+    def created(self, prompt_id: str) -> int:
+        """When the prompt of that id was created, in milliseconds since the epoch; 0 if that is not known."""
+        known = self._active.get(prompt_id) or self._ended.get(prompt_id)
+        return 0 if known is None else known.created
 
     def on(self, backend: Backend) -> tuple[Prompt, ...]:
         """The prompts that are on ``backend`` or on their way there."""
@@ -171,7 +178,8 @@ class Ledger:
     def end(self, prompt: Prompt, now: float) -> None:
         """``prompt`` is over; whose it was is remembered."""
         if self.drop(prompt):
-            self._remember(prompt.prompt_id, Ended(prompt.backend, prompt.client_id, prompt.owner, now))
+            ended = Ended(prompt.backend, prompt.client_id, prompt.owner, now, prompt.created)
+            self._remember(prompt.prompt_id, ended)
 
     def drop(self, prompt: Prompt) -> bool:
         """Forget ``prompt``: it never came to be, or another took its place; whether it was known."""

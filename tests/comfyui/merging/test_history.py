@@ -18,6 +18,7 @@ from comfyproxy.comfyui.merging.history import (
     read_history,
 )
 from comfyproxy.comfyui.merging.known import Known, Status
+from comfyproxy.comfyui.merging.showing import Showing
 from comfyproxy.core.balancing.operations import Reply
 from tests.comfyui.merging.servers import START, A, B, C, entry, history, reply, row, silence, vector
 
@@ -151,8 +152,8 @@ def test_a_prompt_that_ended_on_two_servers_is_listed_once() -> None:
 
 
 def test_a_moved_prompt_keeps_the_time_of_its_creation() -> None:
-    record = Known("a", Status.COMPLETED, 0, START - 7, A)
-    found = json.loads(merge_history([reply(A, history(entry("a")))], ALL, [record]))
+    showing = Showing(created=lambda _prompt_id: START - 7)
+    found = json.loads(merge_history([reply(A, history(entry("a")))], ALL, showing=showing))
     assert found["a"]["prompt"][3]["create_time"] == START - 7
 
 

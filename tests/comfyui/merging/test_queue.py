@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from comfyproxy.comfyui.merging.known import Known, Status
 from comfyproxy.comfyui.merging.queue import merge_queue, read_queue
+from comfyproxy.comfyui.merging.showing import Showing
 from tests.comfyui.merging.servers import START, A, B, C, queue, reply, row, silence, vector
 
 
@@ -68,9 +69,8 @@ def test_a_prompt_that_one_server_has_twice_is_listed_twice() -> None:
 
 
 def test_a_moved_prompt_keeps_the_time_of_its_creation() -> None:
-    document = json.loads(
-        merge_queue([reply(A, queue([], [row("p", 0, START + 99)]))], [known("p", backend=A)])
-    )
+    showing = Showing(created=lambda _prompt_id: START)
+    document = json.loads(merge_queue([reply(A, queue([], [row("p", 0, START + 99)]))], showing=showing))
     assert document["queue_pending"][0][3]["create_time"] == START
 
 

@@ -17,59 +17,57 @@ def mark(outputs: Any, backend: Backend) -> Any:
 
 
 SHOWING = Showing(lambda name: name == "SaveImage", mark, lambda client: client == "ours")
-KNOWN = Known("p", Status.PENDING, 0, START - 5)
+KNOWING = Showing(mark=mark, created=lambda prompt_id: START - 5 if prompt_id == "p" else 0)
 
 
 def test_what_is_not_ours_stays_as_it_is() -> None:
     given = row("p", client_id="theirs")
-    assert SHOWING.row(given, None) == given
-    assert PLAIN.entry(entry("p"), A, None) == entry("p")
-    assert PLAIN.job(job("p"), A, None) == job("p")
+    assert SHOWING.row(given) == given
+    assert PLAIN.entry(entry("p"), A) == entry("p")
+    assert PLAIN.job(job("p"), A) == job("p")
 
 
 def test_the_proxys_own_client_is_not_shown() -> None:
-    assert SHOWING.row(row("p", client_id="ours"), None)[3] == {"create_time": START}
-    assert SHOWING.row(row("p", client_id=3), None)[3] == {"client_id": 3, "create_time": START}
+    assert SHOWING.row(row("p", client_id="ours"))[3] == {"create_time": START}
+    assert SHOWING.row(row("p", client_id=3))[3] == {"client_id": 3, "create_time": START}
 
 
 def test_whose_a_prompt_is_is_not_shown() -> None:
     given = row("p", client_id="ours", **{CALLER_KEY: "0123456789ab"})
-    assert SHOWING.row(given, None)[3] == {"create_time": START}
+    assert SHOWING.row(given)[3] == {"create_time": START}
     assert CALLER_KEY in given[3]
 
 
 def test_a_prompt_was_created_when_the_proxy_got_it() -> None:
-    assert SHOWING.row(row("p"), KNOWN)[3]["create_time"] == START - 5
-    assert SHOWING.entry(entry("p"), A, KNOWN)["prompt"][3]["create_time"] == START - 5
-    assert SHOWING.job(job("p"), A, KNOWN)["create_time"] == START - 5
+    assert KNOWING.row(row("p"))[3]["create_time"] == START - 5
+    assert KNOWING.entry(entry("p"), A)["prompt"][3]["create_time"] == START - 5
+    assert KNOWING.job(job("p"), A)["create_time"] == START - 5
 
 
 def test_where_the_proxy_does_not_know_when_the_server_is_believed() -> None:
-    unsure = Known("p", Status.PENDING, 0, 0)
-    assert SHOWING.row(row("p"), unsure)[3]["create_time"] == START
-    assert SHOWING.job(job("p"), A, unsure)["create_time"] == START
+    assert KNOWING.row(row("q"))[3]["create_time"] == START
+    assert KNOWING.job(job("q"), A)["create_time"] == START
 
 
 def test_outputs_are_marked() -> None:
     outputs = entry("p")["outputs"]
     marked = {"marked": outputs, "as": "server1"}
-    assert SHOWING.entry(entry("p"), A, None)["outputs"] == marked
-    assert SHOWING.job(job("p", outputs=outputs), A, None)["outputs"] == marked
-    preview = SHOWING.job(job("p", preview_output={"filename": "a"}), A, None)["preview_output"]
+    assert SHOWING.entry(entry("p"), A)["outputs"] == marked
+    assert SHOWING.job(job("p", outputs=outputs), A)["outputs"] == marked
+    preview = SHOWING.job(job("p", preview_output={"filename": "a"}), A)["preview_output"]
     assert preview == {"marked": {"filename": "a"}, "as": "server1"}
 
 
 @pytest.mark.parametrize("workflow", [None, [], {"prompt": {}}, {"extra_data": 3}])
 def test_a_strange_workflow_stays_as_it_is(workflow: object) -> None:
-    assert SHOWING.job(job("p", workflow=workflow), A, KNOWN)["workflow"] == workflow
+    assert KNOWING.job(job("p", workflow=workflow), A)["workflow"] == workflow
 
 
 def test_the_workflow_of_a_job_says_the_same_as_a_row() -> None:
     given = job("p", workflow={"prompt": {}, "extra_data": {"client_id": "ours", "create_time": START}})
-    assert SHOWING.job(given, A, KNOWN)["workflow"] == {
-        "prompt": {},
-        "extra_data": {"create_time": START - 5},
-    }
+    showing = Showing(is_nobody=lambda client: client == "ours", created=lambda _prompt_id: START - 5)
+    workflow = showing.job(given, A)["workflow"]
+    assert workflow == {"prompt": {}, "extra_data": {"create_time": START - 5}}
 
 
 def test_a_row_of_our_own_is_shown_alike() -> None:
