@@ -75,19 +75,25 @@ class Durations:
             self._learn_unknown(run)
         elif run.missing:
             self._loading.learn(
-                _loading_keys(run.missing), max(run.seconds - self._on(run.server, known), 0.0)
+                _loading_keys(run.missing), max(run.seconds - known * self.factor(run.server), 0.0)
             )
             self._means.touch(kind)
         else:
-            is_cached = run.is_repeat and run.seconds < self._on(run.server, known) / 2
+            is_cached = run.is_repeat and run.seconds < known * self.factor(run.server) / 2
             self._learn_known(run, known, REPEATED if is_cached else NEW)
 
     def expect(self, workflow: Workflow, server: str) -> float:
         """Seconds that ``workflow`` will run on ``server``, its models loaded."""
+        return self.usual(workflow) * self.factor(server)
+
+    def usual(self, workflow: Workflow) -> float:
+        """Seconds that ``workflow`` will run on an average server."""
         mean = self._means.get(workflow.kind)
-        if mean is None:
-            mean = self._means.first(_keys(workflow)[1:], UNKNOWN)
-        return self._on(server, mean)
+        return self._means.first(_keys(workflow)[1:], UNKNOWN) if mean is None else mean
+
+    def factor(self, server: str) -> float:
+        """How many times as long as an average server ``server`` takes."""
+        return self._factors.get(server, 1.0)
 
     def loading(self, missing: frozenset[str]) -> float:
         """Seconds that it takes to load the models ``missing``."""
@@ -95,7 +101,7 @@ class Durations:
 
     def normal(self, seconds: float, server: str) -> float:
         """What took ``seconds`` on ``server`` in seconds of an average server."""
-        return seconds / self._factors.get(server, 1.0)
+        return seconds / self.factor(server)
 
     @property
     def average(self) -> float:
@@ -123,7 +129,7 @@ class Durations:
         self._means.learn(_keys(run.workflow), self.normal(seconds, run.server))
         guess = self._guesses.pop(kind, None)
         if guess is not None:
-            running = self._on(guess.server, self.normal(seconds, run.server))
+            running = self.normal(seconds, run.server) * self.factor(guess.server)
             self._loading.learn(_loading_keys(guess.missing), max(guess.seconds - running, 0.0))
 
     def _learn_known(self, run: Run, known: float, weight: float) -> None:
@@ -135,9 +141,6 @@ class Durations:
             while len(self._factors) > self._size:
                 self._factors.popitem(last=False)
         self._means.learn(_keys(run.workflow), self.normal(seconds, run.server), weight)
-
-    def _on(self, server: str, normal: float) -> float:
-        return normal * self._factors.get(server, 1.0)
 
 
 _ALL = "any"

@@ -131,14 +131,14 @@ class Workload:
     def timeline(self, durations: Durations) -> Timeline:
         """How the pending work will go on."""
         if self._timeline is None or self._version != durations.version:
-            end, warm = 0.0, self.warm
+            end, warm, factor = 0.0, self.warm, durations.factor(self.server)
             ends, warms = [end], [warm]
             for job in self.pending:
                 work = job.workflow
-                end += durations.expect(work, self.server)
-                if not work.models <= warm:
-                    end += durations.loading(work.models - warm)
-                if work.models:
+                end += durations.usual(work) * factor
+                if work.models is not warm and work.models:
+                    if not work.models <= warm:
+                        end += durations.loading(work.models - warm)
                     warm = work.models
                 ends.append(end)
                 warms.append(warm)
