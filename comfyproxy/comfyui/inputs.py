@@ -14,7 +14,7 @@ from comfyproxy.comfyui.files import MAX_NAME, FileRef, file_in_text
 from comfyproxy.comfyui.wire import Document
 from comfyproxy.comfyui.workflow import is_model
 
-MAX_FILES = 256
+MAX_FILES = 128
 """Files of one prompt that are looked at."""
 
 _ANNOTATED = re.compile(r".* \[(?:input|output|temp)\]")

@@ -25,8 +25,8 @@ from comfyproxy.core.balancing.pool import Pool
 from comfyproxy.core.balancing.routing import Decision, Default, Operate, Pin, Refuse
 from comfyproxy.core.http.http1 import RequestHead
 
-AT_ONCE = 256
-"""Servers that are asked for a file at the same time at most."""
+AT_ONCE = 128
+"""Questions about files that are asked at the same time at most."""
 
 MAX_OUTPUTS = 10_000
 """Values below the outputs of one prompt that are looked at."""

@@ -135,7 +135,11 @@ class Replication:
         """
         loaded = files_loaded(submission)
         files = list(dict.fromkeys(loaded.values()))
-        plans = yield from together([self._plan(file, target, caller, now) for file in files])
+        plans: list[_Result | _Copy] = []
+        step = max(1, AT_ONCE // max(1, len(self._pool)))
+        for start in range(0, len(files), step):
+            some = [self._plan(file, target, caller, now) for file in files[start : start + step]]
+            plans += yield from together(some)
         results: dict[FileRef, _Result] = {}
         for file, plan in zip(files, plans, strict=True):
             results[file] = plan if isinstance(plan, _Result) else (yield from self._copy(plan, target))

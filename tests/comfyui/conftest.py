@@ -117,7 +117,7 @@ class Proxy:
 class FileServers:
     """The files of the servers of a pool, which answer what an operation asks about them.
 
-    ``asked`` has what each was asked, ``silent`` those who do not answer, ``full`` those who take no uploads;
+    ``asked`` has what each was asked, ``at_once`` how much at the same time, ``silent`` those who do not answer, ``full`` those who take no uploads;
     ``instead`` gives another reply.
     """
 
@@ -125,6 +125,7 @@ class FileServers:
         self.files = {backend: Files() for backend in pool.backends}
         self.now = now
         self.asked: list[Ask] = []
+        self.at_once: list[int] = []
         self.silent: set[Backend] = set()
         self.full: set[Backend] = set()
         self.instead: Callable[[Ask, Reply], Reply] = lambda ask, reply: reply
@@ -147,7 +148,9 @@ class FileServers:
                 step = operation.send(answer)
             except StopIteration as done:
                 return done.value
+            before = len(self.asked)
             answer = self._answer(step, address)
+            self.at_once.append(len(self.asked) - before)
 
     def said(self, method: bytes) -> list[tuple[str, bytes]]:
         """Who was asked by that method for what."""

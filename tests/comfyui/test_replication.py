@@ -324,6 +324,12 @@ def test_many_files_are_brought_at_the_same_time(scene: Scene) -> None:
     assert scene.loaded(scene.bring(scene.two, *names), scene.two) == [name.encode() for name in names]
 
 
+def test_only_so_much_is_asked_at_the_same_time(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "AT_ONCE", 6)
+    scene.bring(scene.two, "a.png", "b.png", "c.png", "d.png", "e.png")
+    assert scene.servers.at_once == [6, 6, 3]
+
+
 def test_an_upload_of_somebody_unknown_is_everybodys(scene: Scene) -> None:
     scene.upload(scene.one, "u.png", b"data", caller="")
     assert scene.loaded(scene.bring(scene.two, "u.png"), scene.two) == [b"data"]
