@@ -102,6 +102,8 @@ class Dispatch:
         usable = [
             backend for backend in self.pool.backends if backend.usable and not self.server(backend).is_gone
         ]
+        # A server whose connection was lost is one that may be down, long before the pool knows of it.
+        usable = [backend for backend in usable if self.server(backend).is_connected] or usable
         return [backend for backend in usable if not backend.address.backup] or usable
 
     def answering(self) -> list[Backend]:
@@ -228,7 +230,11 @@ class Dispatch:
     def connected(self, backend: Backend, now: float) -> None:
         """The observer's connection to ``backend`` is open."""
         self.now = now
-        self.server(backend).connected(now)
+        server = self.server(backend)
+        if server.was_lost:
+            self.catalogs.forget(backend)
+            self.installed.changed(backend)
+        server.connected(now)
         self.installed.changed(backend)
         self.wake()
 

@@ -3,7 +3,7 @@
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeVar
 
@@ -43,7 +43,8 @@ class Prompt:
     ``runs`` counts the times that it began to run.
 
     ``is_found`` says that it was found on a server, ``is_listed`` that a server has had it, ``is_taken_out``
-    that we deleted it from its server's queue, ``is_withdrawn`` that it is not wanted any more.
+    that we deleted it from its server's queue, ``is_withdrawn`` that it is not wanted any more. ``fits`` has
+    of servers whether they can run it, and the catalog that says so.
     """
 
     prompt_id: str
@@ -62,6 +63,7 @@ class Prompt:
     is_taken_out: bool = False
     is_withdrawn: bool = False
     runs: int = 0
+    fits: dict[Backend, tuple[object, bool]] = field(default_factory=dict)
 
     @property
     def is_queued(self) -> bool:

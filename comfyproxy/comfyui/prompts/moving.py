@@ -21,6 +21,9 @@ from comfyproxy.core.balancing.operations import Operation, Reply
 PAUSE = 0.5
 """Seconds that a prompt stays where it is at least: one that could not be moved is not tried all the time."""
 
+MAX_REASON = 2000
+"""Octets of a server's refusal that its reason is given with."""
+
 RETRY = 2.0
 """Seconds until a prompt that no server takes is offered again."""
 
@@ -36,7 +39,7 @@ def plan_moves(dispatch: Dispatch) -> Iterator[Operation]:
 
     def can_run(prompt_id: str, backend: Backend) -> bool:
         prompt = dispatch.ledger.get(prompt_id)
-        return backend in candidates and prompt is not None and bool(_able(dispatch, prompt, [backend]))
+        return backend in candidates and prompt is not None and bool(able_to_run(dispatch, prompt, [backend]))
 
     for _ in candidates:
         move = dispatch.scheduler.next_move(dispatch.now, movable, can_run)
@@ -52,7 +55,7 @@ def _leave(dispatch: Dispatch, candidates: list[Backend]) -> Iterator[Operation]
         if source.admin is AdminState.READY and not source.removed:
             continue
         for prompt in dispatch.ledger.on(source):
-            if is_movable(prompt, dispatch.now) and (able := _able(dispatch, prompt, candidates)):
+            if is_movable(prompt, dispatch.now) and (able := able_to_run(dispatch, prompt, candidates)):
                 placed = dispatch.scheduler.place(
                     prompt.prompt_id, prompt.workflow, prompt.owner, able, dispatch.now
                 )
@@ -72,10 +75,20 @@ def is_movable(prompt: Prompt, now: float) -> bool:
     return is_ours and prompt.phase is Phase.PENDING and now - prompt.since >= PAUSE
 
 
-def _able(dispatch: Dispatch, prompt: Prompt, backends: Sequence[Backend]) -> list[Backend]:
-    """Those that can run ``prompt``."""
-    graph = (read_object(prompt.submission) or {}).get("prompt") or {}
-    return [backend for backend in backends if not dispatch.catalogs.lacking(backend, graph)]
+def able_to_run(dispatch: Dispatch, prompt: Prompt, backends: Sequence[Backend]) -> list[Backend]:
+    """Those that can run ``prompt``, as far as is known."""
+    able, graph = [], None
+    for backend in backends:
+        catalog = dispatch.catalogs.get(backend)
+        known, fits = prompt.fits.get(backend, (backend, True))
+        if known is not catalog:
+            if graph is None:
+                graph = (read_object(prompt.submission) or {}).get("prompt") or {}
+            fits = not dispatch.catalogs.lacking(backend, graph)
+            prompt.fits[backend] = (catalog, fits)
+        if fits:
+            able.append(backend)
+    return able
 
 
 def carry_out(dispatch: Dispatch, prompt: Prompt, move: Move) -> Operation:
@@ -120,17 +133,11 @@ def _stays(dispatch: Dispatch, prompt: Prompt, move: Move, is_running: bool) -> 
 
 def resubmit(dispatch: Dispatch, prompt: Prompt) -> Operation:
     """Bring a prompt that no server has to the best one; it waits where there is none."""
-    dispatch.stranded[prompt.prompt_id] = float("inf")
-    document = read_object(prompt.submission) or {}
-    able, _ = yield from dispatch.catalogs.sort_out(
-        dispatch.candidates(), document.get("prompt") or {}, dispatch.now
-    )
-    if dispatch.stranded.pop(prompt.prompt_id, None) is None:
-        # Meanwhile it was withdrawn, or found.
-        return
+    able = able_to_run(dispatch, prompt, dispatch.candidates())
     if not able:
         dispatch.stranded[prompt.prompt_id] = dispatch.now + RETRY
         return
+    del dispatch.stranded[prompt.prompt_id]
     placed = dispatch.scheduler.place(prompt.prompt_id, prompt.workflow, prompt.owner, able, dispatch.now)
     prompt.number, prompt.is_taken_out = placed.number, False
     dispatch.begin(prompt, placed.backend)
@@ -141,23 +148,30 @@ def _send_on(dispatch: Dispatch, prompt: Prompt) -> Operation:
     """Send ``prompt`` to the server that it has been given; if it does not arrive, another one will be."""
     sent: Sent = yield from send(dispatch, prompt)
     prompt.is_taken_out = False
-    if sent.verdict is Verdict.TAKEN:
-        if prompt.is_withdrawn:
+    if prompt.is_withdrawn:
+        if sent.verdict is Verdict.TAKEN:
             yield from take_back(prompt.backend, prompt.prompt_id)
-            dispatch.dropped(prompt, dispatch.now)
-    elif prompt.is_withdrawn:
         dispatch.dropped(prompt, dispatch.now)
-    elif sent.verdict is Verdict.REFUSED:
-        end_with_error(
-            dispatch, prompt, f"The server {name_of(prompt.backend)} refused this prompt: {_said(sent)}"
-        )
-    else:
-        dispatch.scheduler.lost(prompt.prompt_id)
-        dispatch.stranded[prompt.prompt_id] = dispatch.now + RETRY
+    elif sent.verdict is not Verdict.TAKEN:
+        _pass_over(dispatch, prompt, sent)
+
+
+def _pass_over(dispatch: Dispatch, prompt: Prompt, sent: Sent) -> None:
+    """The server does not run ``prompt``: look for another one, unless every one refuses it."""
+    backend = prompt.backend
+    if sent.verdict is Verdict.REFUSED or sent.holders:
+        prompt.fits[backend] = (dispatch.catalogs.get(backend), False)
+        if not able_to_run(dispatch, prompt, dispatch.candidates()):
+            end_with_error(
+                dispatch, prompt, f"The server {name_of(backend)} refused this prompt: {_said(sent)}"
+            )
+            return
+    dispatch.scheduler.lost(prompt.prompt_id)
+    dispatch.stranded[prompt.prompt_id] = dispatch.now + (RETRY if sent.verdict is Verdict.UNREACHED else 0.0)
 
 
 def _said(sent: Sent) -> str:
     try:
-        return read_body(sent.reply)[:2000].decode(errors="replace") if sent.reply is not None else ""
+        return read_body(sent.reply)[:MAX_REASON].decode(errors="replace") if sent.reply else sent.why
     except ValueError:
-        return ""
+        return sent.why

@@ -37,7 +37,8 @@ def reconcile(dispatch: Dispatch, backend: Backend) -> Operation:
             server.failed(reply.was_sent, dispatch.now)
             return
         was_lost = server.was_lost
-        yield from _take_in(dispatch, backend, queue, asked_at)
+        queue = [row for row in queue if not _is_old_news(dispatch, row, asked_at)]
+        yield from _take_in(dispatch, backend, queue, was_lost)
         there = {row.prompt_id for row in queue}
         missing = [prompt for prompt in expected if prompt.is_queued and prompt.prompt_id not in there]
         strangers = sum(dispatch.ledger.get(prompt_id) is None for prompt_id in there)
@@ -47,15 +48,22 @@ def reconcile(dispatch: Dispatch, backend: Backend) -> Operation:
         server.is_checked = False
 
 
-def _take_in(dispatch: Dispatch, backend: Backend, queue: Sequence[Queued], asked_at: float) -> Operation:
-    """Note what was in the queue of ``backend`` when it answered, some time after ``asked_at``."""
+def _is_old_news(dispatch: Dispatch, row: Queued, asked_at: float) -> bool:
+    """Whether a prompt has ended since the server was asked, and its answer does not know that."""
+    ended = dispatch.ledger.ended(row.prompt_id)
+    return ended is not None and ended.at >= asked_at
+
+
+def _take_in(dispatch: Dispatch, backend: Backend, queue: Sequence[Queued], was_lost: bool) -> Operation:
+    """Note what is in the queue of ``backend``; ``was_lost``: it had not been heard of for a while."""
     for queued in queue:
         is_running = queued.status is Status.IN_PROGRESS
         prompt = dispatch.ledger.get(queued.prompt_id)
         if prompt is None:
-            ended = dispatch.ledger.ended(queued.prompt_id)
-            # The answer may be older than the news that a prompt has ended.
-            if ended is None or ended.at < asked_at:
+            if was_lost and dispatch.ledger.ended(queued.prompt_id) is not None:
+                # Given up with its server, it has ended otherwise.
+                yield from take_back(backend, queued.prompt_id)
+            else:
                 _adopt(dispatch, backend, queued, is_running)
         elif prompt.backend is not backend or not prompt.is_queued:
             yield from _meet_again(dispatch, backend, prompt, is_running)

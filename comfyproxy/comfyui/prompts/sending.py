@@ -8,7 +8,7 @@ from typing import Any
 
 from comfyproxy.comfyui.merging.documents import write
 from comfyproxy.comfyui.prompts.dispatch import Dispatch
-from comfyproxy.comfyui.prompts.ledger import Prompt
+from comfyproxy.comfyui.prompts.ledger import Phase, Prompt
 from comfyproxy.comfyui.prompts.locating import Place, look_up
 from comfyproxy.comfyui.replication import Brought
 from comfyproxy.comfyui.wire import read_object
@@ -111,7 +111,8 @@ def _holders(brought: Brought) -> frozenset[Backend]:
 def _find_out(dispatch: Dispatch, prompt: Prompt, reply: Reply, sent_at: float) -> Operation:
     """The answer was lost: the server may have the prompt or not."""
     found = yield from look_up(prompt.backend, prompt.prompt_id)
-    if found.place in (Place.ABSENT, Place.UNKNOWN):
+    has_begun = prompt.phase is not Phase.SENDING
+    if found.place in (Place.ABSENT, Place.UNKNOWN) and not has_begun:
         return Sent(Verdict.UNREACHED, reply, reply.why)
     dispatch.accepted(prompt, sent_at)
     return Sent(Verdict.TAKEN, reply)

@@ -6,7 +6,7 @@ something that another may have (a model, a node pack) is given one chance to be
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from comfyproxy.comfyui.callers import CALLER_KEY, Caller
 from comfyproxy.comfyui.identity import mint_prompt_id
@@ -117,6 +117,9 @@ def _place(dispatch: Dispatch, submission: Submission, able: list[Backend]) -> O
         if sent.verdict is Verdict.TAKEN:
             return _taken(prompt, sent)
         dispatch.dropped(prompt, dispatch.now)
+        if sent.reply is not None and sent.reply.was_sent:
+            # The server may have it nevertheless, and show it one day: under this id it will be known.
+            submission = replace(submission, prompt_id=prompt.prompt_id)
         able.remove(backend)
         able = [one for one in able if one in sent.holders] or able
         if sent.verdict is Verdict.REFUSED:

@@ -31,8 +31,6 @@ def work(dispatch: Dispatch, now: float) -> Iterator[Operation]:
 
 def _read_catalogs(dispatch: Dispatch, now: float) -> Iterator[Operation]:
     """Learn what a server can run as soon as it is there: the first prompt need not wait for it."""
-    new = dispatch.catalogs.never_asked(
-        server.backend for server in dispatch.servers.values() if server.is_connected
-    )
-    for backend in new:
+    connected = (server.backend for server in dispatch.servers.values() if server.is_connected)
+    for backend in dispatch.catalogs.due(connected, now)[:1]:
         yield dispatch.catalogs.fetch([backend], now)

@@ -207,7 +207,7 @@ class Rig:
     # What the proxy does with operations and sessions
 
     def run(self, operation: Operation, result: Any = None) -> Any:
-        """Carry ``operation`` out, from its start or from the ``result`` of a step; returns what it returns."""
+        """Carry ``operation`` out, from its start or with the ``result`` of a step; returns its result."""
         while True:
             try:
                 step = operation.send(result)
