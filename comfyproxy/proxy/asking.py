@@ -125,10 +125,14 @@ class Asking:
 
     def _fail(self, error: BackendError) -> None:
         was_sent = self._was_sent
-        if not isinstance(error, OutOfDescriptors):
-            self.proxy.note_failure(self.backend, error)
+        self._note(error)
         self._end(_told_by(error))
         self._failed(error, was_sent)
+
+    def _note(self, error: BackendError) -> None:
+        """Say it in the log, unless that is no news: sessions try again and again."""
+        if not (isinstance(error, OutOfDescriptors) or self.backend.health.is_down):
+            self.proxy.note_failure(self.backend, error)
 
     def _failed(self, error: BackendError, was_sent: bool) -> None:
         """Nothing comes of it; ``was_sent`` says that the backend may have seen the request."""

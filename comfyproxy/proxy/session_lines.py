@@ -81,7 +81,7 @@ class Handshake(Asking):
         if complete:
             self._upstream = None
         error = BackendLost(f"it answered {head.status} in place of a WebSocket", request_was_sent=True)
-        self.proxy.note_failure(self.backend, error)
+        self._note(error)
         self._end(Outcome.ANSWERED)
         self._failed(error, True)
 

@@ -58,7 +58,7 @@ class Sessions:
         joined = Joined(exchange, self, decision.session)
         self._joined.add(joined)
         joined.begin(decision.fields)
-        self.look(exchange.route.balancer, decision.session)
+        self.tell(self._open_what_is_wanted, exchange.route.balancer, decision.session)
 
     def left(self, joined: "Joined") -> None:
         """A client's WebSocket is gone."""
@@ -91,8 +91,8 @@ class Sessions:
         if not session.is_over(now):
             wanted.update(self._line(balancer, session, backend) for backend in session.wanted)
 
-    def look(self, balancer: Balancer, session: Session) -> None:
-        """Open at once what ``session`` wants; what it does not want any more is closed in its turn."""
+    def _open_what_is_wanted(self, balancer: Balancer, session: Session) -> None:
+        """Do that at once; what is not wanted any more is closed in its turn."""
         if not self._is_closing:
             for backend in tuple(session.wanted):
                 self._line(balancer, session, backend).look(is_wanted=True)

@@ -261,3 +261,14 @@ def test_a_large_reply_is_taken_at_once(asking):
     one = asking(scripted(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body))
     one.ask()
     assert one.reply.body == body
+
+
+def test_what_is_known_to_be_down_is_no_news(asking, caplog):
+    one = asking(None)
+    one.rig.balancer.follow(HealthRules(probed=True, fall=1))
+    one.ask()
+    assert caplog.text.count("connection refused") == 1
+    one.rig.pool.observed(one.rig.pool.backends[0], False, 0, "no connection")
+    one.rig.advance(60)
+    one.ask()
+    assert caplog.text.count("connection refused") == 1

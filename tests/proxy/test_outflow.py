@@ -214,3 +214,11 @@ def test_the_size_is_that_of_what_waits(messages: list[tuple[bytes, bool]]) -> N
         backlog.keep(payload, is_binary)
     size = backlog.size
     assert size == sum(len(payload) + OVERHEAD for payload, _ in all_of(backlog))
+
+
+def test_a_message_may_come_with_its_key() -> None:
+    backlog = Backlog(None, 10_000)
+    for payload, key in ((b"1", "a"), (b"2", None), (b"3", "a"), (b"4", None)):
+        assert backlog.keep(payload, False, key)
+    assert [payload for payload, _ in all_of(backlog)] == [b"2", b"3", b"4"]
+    assert backlog.size == 0
