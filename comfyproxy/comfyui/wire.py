@@ -137,6 +137,11 @@ _ROUTES_WITH_ARGUMENT = {
 _WITH_ARGUMENT = [
     (route, method, re.compile(path)) for (route, method), path in _ROUTES_WITH_ARGUMENT.items()
 ]
+_LONGER_ROUTE = re.compile(
+    rb"(?:/api){0,2}/(?:history/|jobs/|object_info/|view_metadata/|experiment/|internal/|settings|user|v2/)"
+)
+"""How the paths of all routes begin that are not known by the whole path; what a page loads does not."""
+
 _USER_STATE = re.compile(rb"(?s:(?:/api)?/(?:settings|users|userdata|v2/userdata)(?:/.*)?)")
 _EMPTY_OBJECT = re.compile(rb"\{[ \t\r\n]*\}")
 
@@ -169,6 +174,8 @@ def find_route(head: RequestHead) -> tuple[Route, str]:
     route = _PLAIN_ROUTES.get((method, path))
     if route is not None:
         return route, ""
+    if _LONGER_ROUTE.match(path) is None:
+        return Route.OTHER, ""
     if _USER_STATE.fullmatch(path):
         return Route.USER_STATE, ""
     for route, asked, pattern in _WITH_ARGUMENT:

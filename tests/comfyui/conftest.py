@@ -117,8 +117,8 @@ class Proxy:
 class FileServers:
     """The files of the servers of a pool, which answer what an operation asks about them.
 
-    ``asked`` has what each was asked, ``at_once`` how much at the same time, ``silent`` those who do not answer,
-    ``full`` those who take no uploads; ``instead`` gives another reply.
+    ``asked`` has what each was asked, ``at_once`` how much at the same time, ``silent`` those who do not
+    answer, ``full`` those who take no uploads; ``instead`` gives another reply.
     """
 
     def __init__(self, pool: Pool, now: float = 1_700_000_000.0) -> None:
