@@ -10,5 +10,6 @@ them is made into what one server would have said.
 - `story` keeps what was said about one prompt, so that it can be told later;
 - `stage` shows one story at a time, and tells of the others when they end;
 - `remaining` says how much is left to run;
+- `telling` decides whose each message of a server is;
 - `session` puts them together.
 """

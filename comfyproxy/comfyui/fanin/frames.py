@@ -4,11 +4,13 @@ Binary ones begin with a big-endian u32 that says their kind (``BinaryEventTypes
 """
 
 import json
+import re
 from collections.abc import Container, Hashable
 from dataclasses import dataclass
 
-from comfyproxy.comfyui.wire import Document, read_object
+from comfyproxy.comfyui.wire import MAX_ID, Document, read_object
 
+_STATE = re.compile(rb'\{"type": "progress_state", "data": \{"prompt_id": "([0-9A-Za-z-]+)", "nodes": \{')
 _TEXT = 3
 _PNG = 2
 
@@ -77,6 +79,34 @@ def status(remaining: int, sid: str | None = None) -> bytes:
 def event(kind: str, data: Document) -> bytes:
     """A JSON message, spaced as ComfyUI's; raises `RecursionError` where ``data`` is too deep to be one."""
     return json.dumps({"type": kind, "data": data}).encode()
+
+
+def event_of_prompt(kind: str, data: Document, prompt_id: str) -> bytes:
+    """The same about a prompt; of ``data`` that is too deep to be written only that is said."""
+    try:
+        return event(kind, data)
+    except RecursionError:
+        return event(kind, {"prompt_id": prompt_id})
+
+
+def prompt_of_state(payload: bytes) -> str | None:
+    """The prompt of a ``progress_state`` that is written as ComfyUI does it.
+
+    It tells of every node how far it is, again with every step, and can be large: it is not read whole.
+    """
+    match = _STATE.match(payload)
+    return match[1].decode() if match and payload.endswith(b"}}}") else None
+
+
+def progress_key(kind: str, prompt_id: str, data: Document) -> tuple[str, ...]:
+    """Under which key a newer ``progress`` or ``progress_state`` says all that an older one did."""
+    node = node_id(data.get("node")) if kind == "progress" else None
+    return (kind, prompt_id) if node is None else (kind, prompt_id, node)
+
+
+def node_id(value: object) -> str | None:
+    """The id of a node, if ``value`` can be one."""
+    return str(value)[:MAX_ID] if isinstance(value, str | int) else None
 
 
 def _read_text(payload: bytes, ours: Container[str], names_prompts: bool) -> ProgressText | None:

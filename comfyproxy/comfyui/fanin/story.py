@@ -74,13 +74,13 @@ class Story:
         self._executing = _kept(payload)
         self._is_executing_kept = False
 
-    def advances(self, kind: str, frame: Frame) -> None:
-        """``progress`` or ``progress_state`` came."""
+    def advances(self, frame: Frame, *, is_state: bool) -> None:
+        """``progress`` came, or (``is_state``) ``progress_state``."""
         kept = frame if len(frame.payload) <= MAX_EVENT else None
-        if kind == "progress":
-            self.progress = kept
-        else:
+        if is_state:
             self.state = kept
+        else:
+            self.progress = kept
 
     def says(self, text: ProgressText) -> None:
         """A node has a text to show."""

@@ -12,7 +12,7 @@ Send = Callable[[bytes, bool], None]
 """Sends a message: the payload, and whether it is binary."""
 
 Note = Callable[[Backend, Document], None]
-"""Is told of every JSON message of a backend."""
+"""Is told of every JSON message of a backend, but not of each ``progress_state`` of a prompt that runs."""
 
 Unsure = Callable[[Backend], None]
 """Is told that events of a backend may have been missed: what its prompts do is to be asked for."""
@@ -64,7 +64,7 @@ class Upstreams:
     ``status`` has to come; where none does, the connection is deaf: `wanted` lacks that backend until the
     connection has ended (`lost`), and then has it again.
 
-    ``note`` gets every JSON message. ``unsure`` is called when a connection that has prompts is lost or deaf,
+    ``note`` gets the JSON messages. ``unsure`` is called when a connection that has prompts is lost or deaf,
     and again when it is back.
     """
 

@@ -36,9 +36,9 @@ def test_a_start_that_nobody_heard_or_could_keep_is_made(story: Story, payload: 
 
 def test_the_present_is_the_node_at_work_and_the_newest_progress(story: Story) -> None:
     story.goes_to("4", b"executing 4")
-    story.advances("progress", Frame(b"1/2"))
-    story.advances("progress_state", Frame(b"state 1"))
-    story.advances("progress", Frame(b"2/2"))
+    story.advances(Frame(b"1/2"), is_state=False)
+    story.advances(Frame(b"state 1"), is_state=True)
+    story.advances(Frame(b"2/2"), is_state=False)
     assert payloads(story.present()) == [b"executing 4", b"state 1", b"2/2"]
 
 
@@ -124,8 +124,8 @@ def test_what_is_too_large_to_keep_is_not_kept(story: Story) -> None:
     story.begin(b"start", 1.0)
     story.finds_cached(LARGE)
     story.goes_to("4", LARGE)
-    story.advances("progress", Frame(LARGE))
-    story.advances("progress_state", Frame(LARGE))
+    story.advances(Frame(LARGE), is_state=False)
+    story.advances(Frame(LARGE), is_state=True)
     assert payloads(story.opening()) == [b"start"]
     assert payloads(story.present()) == []
 
