@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from comfyproxy.comfyui.merging.jobs import MIN_SPARE
 from comfyproxy.comfyui.merging.known import Known, Status
@@ -318,3 +320,81 @@ def test_jobs_are_shown_as_one_server_would_show_them() -> None:
     known: Iterable[Known] = ()
     shown = Views(lambda: known, Showing(mark=marked)).jobs([A], b"", NOW)
     assert servers.json(shown)["jobs"][0]["preview_output"] == {"filename": "a.png", "on": "server1"}
+
+
+# Servers that say anything
+
+WORDS = st.sampled_from(
+    [
+        "queue_running",
+        "queue_pending",
+        "jobs",
+        "pagination",
+        "total",
+        "id",
+        "status",
+        "create_time",
+        "prompt",
+        "outputs",
+        "status_str",
+        "messages",
+        "execution_start",
+        "execution_error",
+        "timestamp",
+        "workflow",
+        "extra_data",
+        "extra_pnginfo",
+        "images",
+        "text",
+        "filename",
+        "type",
+        "p",
+        "1",
+    ]
+)
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | WORDS | st.text(max_size=3)
+ANYTHING = st.recursive(
+    SCALARS,
+    lambda values: st.lists(values, max_size=6) | st.dictionaries(WORDS, values, max_size=6),
+    max_leaves=30,
+)
+ROWS = st.tuples(SCALARS, st.just("p"), ANYTHING, ANYTHING, ANYTHING).map(list)
+ENTRIES = st.fixed_dictionaries({"prompt": ROWS | ANYTHING, "outputs": ANYTHING, "status": ANYTHING})
+JOBS = st.fixed_dictionaries(
+    {
+        "id": st.just("p"),
+        "status": st.sampled_from(Status) | ANYTHING,
+        "create_time": SCALARS,
+        "outputs": ANYTHING,
+    }
+)
+STRANGE = {
+    "/queue": st.fixed_dictionaries({"queue_running": st.lists(ROWS) | ANYTHING, "queue_pending": ANYTHING}),
+    "/history": st.dictionaries(st.just("p"), ENTRIES | ANYTHING),
+    "/history/p": st.dictionaries(st.just("p"), ENTRIES | ANYTHING),
+    "/api/jobs": st.fixed_dictionaries({"jobs": st.lists(JOBS | ANYTHING), "pagination": ANYTHING}),
+    "/api/jobs/p": JOBS | ANYTHING,
+    "/prompt": ANYTHING,
+}
+
+
+@given(st.fixed_dictionaries({}, optional=STRANGE), st.binary(max_size=40))
+def test_whatever_a_server_says_the_answer_is_json_that_browsers_read(said: Any, query: bytes) -> None:
+    servers = Answers({(A, path): document for path, document in said.items()})
+    lists = views(Known("p", Status.PENDING, 0, START, A))
+    for operation in (
+        lists.queue([A], NOW),
+        lists.remaining([A], NOW),
+        lists.history([A], b"", NOW),
+        lists.history([A], query, NOW),
+        lists.history_of([A], "p"),
+        lists.jobs([A], b"", NOW),
+        lists.jobs([A], query, NOW),
+        lists.jobs([A], b"limit=2&status=failed", NOW),
+        lists.jobs([A], b"sort_by=execution_duration", NOW),
+        lists.job([A], "p", NOW),
+        lists.job([A], "\ud800/..", NOW),
+    ):
+        decision = servers.run(operation)
+        assert decision.status in (200, 400, 404)
+        json.loads(decision.body, parse_constant=pytest.fail)

@@ -2,7 +2,7 @@
 
 import json
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, parse_qsl
 
 import pytest
 from hypothesis import given
@@ -23,6 +23,9 @@ from comfyproxy.comfyui.merging.known import Known, Status
 from comfyproxy.comfyui.merging.queue import read_queue
 from comfyproxy.comfyui.merging.showing import Showing
 from comfyproxy.core.balancing.backend import Backend
+from comfyproxy.demo.jobs import JobsQuery as SimulatedQuery
+from comfyproxy.demo.jobs import list_jobs
+from comfyproxy.demo.queue import PromptQueue, QueuedPrompt
 from tests.comfyui.merging.servers import (
     START,
     A,
@@ -351,3 +354,27 @@ def test_one_job_that_the_proxy_alone_knows() -> None:
     ended = job_in_full("p", [], {"p": known("p", Status.FAILED)}, Showing())
     assert ended is not None
     assert json.loads(ended)["outputs"] == {}
+
+
+def test_the_jobs_of_a_simulated_server_are_the_same_with_and_without_them() -> None:
+    simulated = PromptQueue(lambda: None)
+    for place, kind in enumerate(("success", "error", "interrupted", "success")):
+        simulated.put(QueuedPrompt(place, f"p{place}", {}, {"create_time": START + place}, ("1",), {}))
+        simulated.take()
+        ended = entry(f"p{place}", place, kind=kind)
+        simulated.done(ended["outputs"], {}, ended["status"])
+    for place in range(4, 7):
+        simulated.put(QueuedPrompt(place, f"p{place}", {}, {"create_time": START + place}, ("1",), {}))
+    simulated.take()
+    assert simulated.running is not None
+    waiting = queue([simulated.running.row()], [prompt.row() for prompt in simulated.pending])
+    queued, ended_rows = read_queue(reply(A, waiting)), read_history(reply(A, simulated.history))
+    for asked in (
+        b"limit=9",
+        b"limit=2&offset=1",
+        b"status=failed,pending&limit=9",
+        b"sort_order=asc&limit=4",
+    ):
+        query = JobsQuery.parse(asked)
+        expected = list_jobs(simulated, SimulatedQuery.parse(dict(parse_qsl(asked.decode()))))
+        assert merged(make_jobs(A, queued, ended_rows, query), query=query) == expected
