@@ -19,7 +19,7 @@ import websockets.sync.client
 from real_peers.comfyui import output_images, script_client
 from real_peers.pools import Pool
 from real_peers.proxy import DIRECT, websocket_url
-from real_peers.screen import Screen, start, watch
+from real_peers.screen import Screen, start, until_running, watch
 from real_peers.workflows import unique
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(60)]
@@ -88,10 +88,7 @@ async def test_long_jobs_run_on_all_servers_at_the_same_time_and_the_lists_show_
         screen = Screen()
         await start(client, screen, pool.long())
         await asyncio.gather(*(client.queue(pool.long()) for _ in range(2 * count - 1)))
-        deadline = time.monotonic() + 10
-        while len((queue := await client.get("/queue"))["queue_running"]) < count:
-            assert time.monotonic() < deadline, "servers stay idle while prompts wait"
-            await asyncio.sleep(0.05)
+        queue = await until_running(client, count)
         rows = queue["queue_running"] + queue["queue_pending"]
         prompt_ids = {row[1] for row in rows}
         assert len(rows) == len(prompt_ids)
@@ -132,10 +129,12 @@ async def test_a_waiting_prompt_is_taken_from_the_queue_and_never_runs(pool: Poo
         running += [await client.queue(pool.long()) for _ in pool.servers[1:]]
         waiting = await client.queue(pool.long())
         await client.post("/queue", {"delete": [waiting]})
+        await until_running(client, len(running))
         for prompt_id in running:
             await client.post("/interrupt", {"prompt_id": prompt_id})
         await watch(client, screen, *running)
-        assert await client.get("/queue") == {"queue_running": [], "queue_pending": []}
+        queue = await client.get("/queue")
+        assert [row[1] for rows in queue.values() for row in rows] == [], f"{running=} {waiting=}"
         assert await client.get(f"/history/{waiting}") == {}
         assert waiting not in screen.ended
 
@@ -166,6 +165,7 @@ async def test_clearing_the_queue_leaves_the_prompts_of_others(pool: Pool) -> No
         await one.post("/queue", {"clear": True})
         waiting = {row[1] for row in (await one.get("/queue"))["queue_pending"]}
         assert cleared not in waiting
+        await until_running(one, len(running))
         for prompt_id in running:
             await one.post("/interrupt", {"prompt_id": prompt_id})
         await watch(one, screens[0], *running)

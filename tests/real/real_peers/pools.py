@@ -1,7 +1,9 @@
 """A pool of ComfyUI servers, real or simulated, behind the address under test."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from random import randrange
 from typing import Any, Protocol
 
 from comfyproxy.demo.picture import text_of
@@ -26,6 +28,19 @@ class Server(Protocol):
     def history(self, prompt_id: str) -> dict[str, Any]: ...
 
 
+_MARK = re.compile(r"server-[0-9a-f]{12}/?")
+
+
+def without_marks(value: Any) -> Any:
+    """Outputs as their server tells of them: a pool puts a mark before the subfolder, to tell names apart."""
+    if isinstance(value, list):
+        return [without_marks(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    found = {key: without_marks(member) for key, member in value.items()}
+    return found | {"subfolder": _MARK.sub("", found["subfolder"])} if "subfolder" in found else found
+
+
 @dataclass(frozen=True)
 class Pool:
     """Servers behind one address. ``singles`` are the pictures that one real ComfyUI makes, by colour."""
@@ -41,7 +56,8 @@ class Pool:
 
     def picture(self, colour: int) -> Workflow:
         """A picture that `check` knows."""
-        return picture(colour, prefix=PREFIX)
+        # What a simulated server has made before it does not make again; its pictures tell who made them.
+        return picture(randrange(2**24) if self.is_simulated else colour, prefix=PREFIX)
 
     def long(self, seconds: float = 1.5) -> Workflow:
         """A workflow that takes about this long, in short steps, and ends with a picture."""

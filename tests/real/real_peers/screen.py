@@ -6,6 +6,8 @@ Events of two jobs among each other would make one job's end look like the other
 another runs that was shown before; that one then has to be started again before more of it can be shown.
 """
 
+import asyncio
+import time
 from typing import Any
 
 from real_peers.comfyui import ScriptClient
@@ -61,3 +63,13 @@ async def start(client: ScriptClient, screen: Screen, workflow: Workflow) -> str
     while screen.active != prompt_id:
         screen.see(await client.next_event())
     return prompt_id
+
+
+async def until_running(client: ScriptClient, count: int) -> dict[str, list[Any]]:
+    """Wait until so many prompts run, and return the queue of that moment."""
+    deadline = time.monotonic() + 10
+    while len((queue := await client.get("/queue"))["queue_running"]) < count:
+        assert time.monotonic() < deadline, "servers stay idle while prompts wait"
+        await asyncio.sleep(0.02)
+    found: dict[str, list[Any]] = queue
+    return found
