@@ -32,6 +32,8 @@ UNHEARD = 60.0
 """Seconds without a connection after which nobody waits for a prompt that the ledger does not know of."""
 
 MAX_OVER = 1000
+"""Prompts that have ended are remembered, so that what comes late of them makes no new story."""
+
 _ADDRESSED = frozenset(("execution_cached", "executed", "execution_success", "execution_error"))
 _PROGRESS = frozenset(("progress", "progress_state"))
 _OF_PROMPTS = ENDINGS | _ADDRESSED | _PROGRESS | {"execution_start", "executing"}
