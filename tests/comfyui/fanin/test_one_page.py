@@ -77,7 +77,7 @@ def one_after_the_other(endings: list[str], stories: dict[str, list[Message]]) -
     return tab
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(days())
 def test_the_page_ends_where_one_server_would_have_brought_it(day: Day) -> None:
     rig = SessionRig(SERVERS)
