@@ -8,7 +8,7 @@ from comfyproxy.comfyui.broadcast import broadcast
 from comfyproxy.comfyui.callers import Caller, Callers, Kind
 from comfyproxy.comfyui.file_routes import FileRoutes
 from comfyproxy.comfyui.home import Home
-from comfyproxy.comfyui.identity import Random
+from comfyproxy.comfyui.identity import Random, fingerprint_in
 from comfyproxy.comfyui.logs import LogSubscriptions
 from comfyproxy.comfyui.messages import message_key
 from comfyproxy.comfyui.origin import ORIGIN_FIELDS, check_origin
@@ -44,6 +44,7 @@ from comfyproxy.core.balancing.routing import (
     Operate,
     Pin,
     Refuse,
+    Respond,
     Rewrite,
 )
 from comfyproxy.core.config import ComfyUIConfig
@@ -157,13 +158,22 @@ class PromptRouter:
             case Route.SUBSCRIBE_LOGS:
                 return Operate(self._logs.subscribe(head, read_object(body), dispatch.find_session))
             case Route.FREE:
-                fields = fields_of(head, dispatch)
-                return Operate(broadcast(dispatch.answering(), head.method, head.target, body, fields))
+                return Operate(self._free(head, body), outlasts=True)
         edit = self._edit(route, argument, head, body)
         if edit is not None:
             return Operate(self._then_show_anew(edit), outlasts=True)
         show = self._show(route, argument, head, now)
         return self._nearest(head) if show is None else Operate(show)
+
+    def _free(self, head: RequestHead, body: bytes) -> Operation:
+        """``POST /free`` is for all servers."""
+        dispatch = self._dispatch
+        backends = dispatch.answering()
+        decision = yield from broadcast(backends, head.method, head.target, body, fields_of(head, dispatch))
+        if (read_object(body) or {}).get("unload_models"):
+            for backend in backends:
+                dispatch.scheduler.unloaded(backend)
+        return decision
 
     def _edit(self, route: Route, argument: str, head: RequestHead, body: bytes) -> Operation | None:
         """What changes queues and histories."""
@@ -174,7 +184,8 @@ class PromptRouter:
                 return cancel_job(dispatch, argument)
             case Route.CANCEL_JOBS:
                 return cancel_jobs(dispatch, body, document)
-            case Route.INTERRUPT if document is not None or not body.strip():
+            case Route.INTERRUPT:
+                # ComfyUI takes a body that is no JSON for none.
                 return interrupt_running(dispatch, head, document or {})
             case Route.EDIT_QUEUE if document is not None:
                 return edit_queue(dispatch, head, document)
@@ -201,11 +212,11 @@ class PromptRouter:
             case Route.HISTORY:
                 return views.history(backends, query, now)
             case Route.HISTORY_ENTRY:
-                return views.history_of(self._owners(argument, backends), argument)
+                return self._find(argument, backends, lambda owners: views.history_of(owners, argument))
             case Route.JOBS:
                 return views.jobs(backends, query, now)
             case Route.JOB:
-                return views.job(self._owners(argument, backends), argument, now)
+                return self._find(argument, backends, lambda owners: views.job(owners, argument, now))
             case Route.OBJECT_INFO:
                 return installed.object_info(backends, head.value(b"accept-encoding"), now)
             case Route.OBJECT_INFO_CLASS:
@@ -216,10 +227,18 @@ class PromptRouter:
                 return installed.features(backends)
         return None
 
-    def _owners(self, prompt_id: str, backends: list[Backend]) -> list[Backend]:
-        """Who may have that prompt."""
-        owner = self._dispatch.ledger.backend_of(prompt_id)
-        return [owner] if owner in backends else backends
+    def _find(
+        self, prompt_id: str, backends: list[Backend], show: Callable[[list[Backend]], Operation]
+    ) -> Operation:
+        """Show one prompt: of who has it, as far as is known, else of whoever has it."""
+        fingerprint = fingerprint_in(prompt_id)
+        owner = self._dispatch.ledger.backend_of(prompt_id) or (fingerprint and self._pool.find(fingerprint))
+        if not owner or owner not in backends:
+            return (yield from show(backends))
+        decision: Respond = yield from show([owner])
+        if decision.status == 200 and decision.body != b"{}":
+            return decision
+        return (yield from show([backend for backend in backends if backend is not owner]))
 
     def _join(self, head: RequestHead) -> Operation:
         """Let a WebSocket have its client's session; one without a client id is given one.

@@ -9,6 +9,7 @@ from comfyproxy.comfyui.callers import Callers
 from comfyproxy.comfyui.fanin.session import ClientSession
 from comfyproxy.comfyui.identity import Random, fingerprint_in, mint_client_id
 from comfyproxy.comfyui.installed import Installed
+from comfyproxy.comfyui.merging.documents import is_number
 from comfyproxy.comfyui.merging.known import Known, Status
 from comfyproxy.comfyui.merging.showing import Showing
 from comfyproxy.comfyui.ownership import Ownership
@@ -270,11 +271,20 @@ class Dispatch:
         elif kind in _FINISHED:
             self.started(prompt, self.now)
             self._finished[prompt.prompt_id] = completed = kind == "execution_success"
-            self.scheduler.ended(prompt.prompt_id, self.now, completed)
+            self.scheduler.ended(prompt.prompt_id, self._end_of(prompt, data), completed)
         elif kind == "executing" and data.get("node") is None:
             self.ended(prompt, self._finished.get(prompt.prompt_id, False), self.now)
         elif kind in ("execution_start", "executing"):
             self.started(prompt, self.now)
+            if kind == "execution_start":
+                prompt.began = data.get("timestamp")
+
+    def _end_of(self, prompt: Prompt, data: Document) -> float:
+        """When ``prompt`` ended. Events wait for their turn; their own times say best how long it ran."""
+        began, ended = prompt.began, data.get("timestamp")
+        if is_number(began) and is_number(ended) and began <= ended:
+            return prompt.since + (ended - began) / 1000
+        return self.now
 
     def _told(self, backend: Backend, data: dict[str, Any]) -> None:
         status = data.get("status")

@@ -2,12 +2,13 @@
 
 import json
 import re
+from collections.abc import Sequence
 
 from comfyproxy.comfyui.callers import Caller
 from comfyproxy.comfyui.merging.history import read_history
 from comfyproxy.comfyui.prompts.dispatch import Dispatch
 from comfyproxy.comfyui.prompts.ledger import Phase
-from comfyproxy.comfyui.prompts.locating import Place, look_up
+from comfyproxy.comfyui.prompts.locating import Found, Place, look_up
 from comfyproxy.comfyui.prompts.withdrawing import ask_to, cancel, delete, interrupt, own
 from comfyproxy.comfyui.wire import Document, ids_in
 from comfyproxy.core.balancing.backend import Backend
@@ -29,7 +30,6 @@ def edit_queue(dispatch: Dispatch, head: RequestHead, document: Document) -> Ope
         ]
     if prompt_ids:
         yield from delete(dispatch, dict.fromkeys(prompt_ids))
-    dispatch.views.changed()
     return _DONE
 
 
@@ -48,7 +48,6 @@ def edit_history(dispatch: Dispatch, head: RequestHead, document: Document) -> O
             dispatch.endings.remove(prompt_id)
         yield from _find_own_history(dispatch, caller, by_backend)
     yield tuple(ask_to(backend, b"/history", "delete", ids) for backend, ids in by_backend.items())
-    dispatch.views.changed()
     return _DONE
 
 
@@ -78,20 +77,23 @@ def interrupt_running(dispatch: Dispatch, head: RequestHead, document: Document)
     prompt_id = document.get("prompt_id")
     if not prompt_id:
         caller: Caller = yield from dispatch.callers.identify(head)
-        yield from interrupt(dispatch, own(dispatch, caller))
+        yield from interrupt(own(dispatch, caller))
     elif isinstance(prompt_id, str):
         prompt = dispatch.ledger.get(prompt_id)
-        if prompt is not None:
-            yield from interrupt(dispatch, (prompt,))
-        else:
-            yield from _interrupt_unknown(dispatch, prompt_id)
+        if prompt is None:
+            yield from _interrupt_where_it_runs(dispatch.answering(), prompt_id)
+        elif prompt.phase is Phase.RUNNING:
+            yield from interrupt((prompt,))
+        elif prompt.phase is Phase.PENDING:
+            yield from _interrupt_where_it_runs((prompt.backend,), prompt_id)
     return _DONE
 
 
-def _interrupt_unknown(dispatch: Dispatch, prompt_id: str) -> Operation:
-    """Nobody here knows of it. A ComfyUI before 0.3.57 would interrupt whatever runs: it must run there."""
-    for backend in dispatch.answering():
-        found = yield from look_up(backend, prompt_id)
+def _interrupt_where_it_runs(backends: Sequence[Backend], prompt_id: str) -> Operation:
+    """Interrupt a prompt of which it is not known that it runs. A ComfyUI before 0.3.57 would interrupt
+    whatever else does, so it must run there."""
+    for backend in backends:
+        found: Found = yield from look_up(backend, prompt_id)
         if found.place is Place.RUNNING:
             yield ask_to(backend, b"/interrupt", "prompt_id", prompt_id)
 

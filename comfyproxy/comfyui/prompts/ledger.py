@@ -40,7 +40,7 @@ class Prompt:
     ``owner`` is the fingerprint of the caller whose it is. ``body`` is its submission, compressed, empty if
     that is not kept; ``fields`` are those of the client's request that its server gets too. ``created`` is in
     milliseconds since the epoch, as ComfyUI has it, and ``since`` when its phase and its server became these.
-    ``runs`` counts the times that it began to run.
+    ``runs`` counts the times that it began to run, ``began`` is when its server says it did.
 
     ``is_found`` says that it was found on a server, ``is_listed`` that a server has had it, ``is_taken_out``
     that we deleted it from its server's queue, ``is_withdrawn`` that it is not wanted any more. ``fits`` has
@@ -63,6 +63,7 @@ class Prompt:
     is_taken_out: bool = False
     is_withdrawn: bool = False
     runs: int = 0
+    began: object = None
     fits: dict[Backend, tuple[object, bool]] = field(default_factory=dict)
 
     @property

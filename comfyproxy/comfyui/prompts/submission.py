@@ -13,6 +13,7 @@ from comfyproxy.comfyui.identity import mint_prompt_id
 from comfyproxy.comfyui.prompts.dispatch import Dispatch
 from comfyproxy.comfyui.prompts.ledger import Prompt
 from comfyproxy.comfyui.prompts.sending import Sent, Verdict, fields_of, send, with_members
+from comfyproxy.comfyui.prompts.withdrawing import take_back
 from comfyproxy.comfyui.scheduling.candidates import refusal
 from comfyproxy.comfyui.wire import Document, is_id
 from comfyproxy.comfyui.workflow import Workflow, read_workflow
@@ -115,6 +116,9 @@ def _place(dispatch: Dispatch, submission: Submission, able: list[Backend]) -> O
         backend = prompt.backend
         sent: Sent = yield from send(dispatch, prompt)
         if sent.verdict is Verdict.TAKEN:
+            if prompt.is_withdrawn:
+                yield from take_back(backend, prompt.prompt_id)
+                dispatch.dropped(prompt, dispatch.now)
             return _taken(prompt, sent)
         dispatch.dropped(prompt, dispatch.now)
         if sent.reply is not None and sent.reply.was_sent:
@@ -124,10 +128,11 @@ def _place(dispatch: Dispatch, submission: Submission, able: list[Backend]) -> O
         able = [one for one in able if one in sent.holders] or able
         if sent.verdict is Verdict.REFUSED:
             refused.append(sent)
-        why = why or sent.why
+        if sent.holders:
+            why = f" ({sent.why})"
     if refused:
         return _answer(refused[0])
-    return Refuse(502, f"No server could be given the prompt. ({why})" if why else "No server was left.")
+    return Refuse(502, f"No server could be given the prompt{why}.")
 
 
 def enter(dispatch: Dispatch, submission: Submission, able: list[Backend]) -> Prompt:

@@ -64,7 +64,7 @@ def _withdraw_on_its_way(dispatch: Dispatch, prompt: Prompt) -> None:
         dispatch.dropped(prompt, dispatch.now)
 
 
-def interrupt(dispatch: Dispatch, prompts: Sequence[Prompt]) -> Operation:
+def interrupt(prompts: Sequence[Prompt]) -> Operation:
     """Interrupt those of ``prompts`` that run."""
     yield tuple(
         ask_to(prompt.backend, b"/interrupt", "prompt_id", prompt.prompt_id)
