@@ -121,11 +121,16 @@ class Workload:
         self._timeline = None
 
     def rest(self, durations: Durations, now: float) -> float:
-        """Seconds until what runs, and what others sent, is done."""
+        """Seconds until what runs, and what others sent, is done.
+
+        What takes longer than expected is expected to go on for as long as it is late by now: of the unlike
+        jobs of one kind a long one is more likely the longer it has run.
+        """
         seconds = self.foreign * durations.average
         if self.running is not None:
             whole = durations.expect(self.running.workflow, self.server) + durations.loading(self.missing)
-            seconds += max(whole - (now - self.started), whole * LEFT_AT_LEAST)
+            late = now - self.started - whole
+            seconds += max(-late, whole * LEFT_AT_LEAST, late)
         return seconds
 
     def timeline(self, durations: Durations) -> Timeline:
