@@ -14,7 +14,7 @@ from comfyproxy.comfyui.merging.documents import read, read_body, write
 from comfyproxy.comfyui.merging.installation import merge_features, merge_system_stats
 from comfyproxy.comfyui.merging.object_info import Classes, ObjectInfo, write_classes
 from comfyproxy.core.balancing.backend import Backend
-from comfyproxy.core.balancing.operations import Ask, Operation, Reply, Step
+from comfyproxy.core.balancing.operations import Ask, Latch, Operation, Reply, Step, Wait
 from comfyproxy.core.balancing.routing import Default, Respond
 
 LIFETIME = 60.0
@@ -47,6 +47,7 @@ class Installed:
         self._info = ObjectInfo()
         self._classes: dict[Backend, Classes] = {}
         self._read_at: dict[Backend, float] = {}
+        self._reading: Latch | None = None
         self._merged_of: list[Classes] = []
         self._merged: Classes = {}
         self._whole: dict[bool, bytes] = {}
@@ -72,6 +73,16 @@ class Installed:
 
     def refresh(self, backends: Sequence[Backend], now: float) -> Operation:
         """Ask those of ``backends`` of whom nothing is known that is recent."""
+        while self._reading is not None:
+            yield Wait(self._reading)
+        latch = self._reading = Latch()
+        try:
+            yield from self._refresh(backends, now)
+        finally:
+            self._reading = None
+            latch.open()
+
+    def _refresh(self, backends: Sequence[Backend], now: float) -> Steps:
         self._forget_others(backends)
         outdated = iter([one for one in backends if now - self._read_at.get(one, -LIFETIME) >= LIFETIME])
         while batch := tuple(islice(outdated, AT_ONCE)):

@@ -28,7 +28,7 @@ from comfyproxy.comfyui.merging.recent import Recent
 from comfyproxy.comfyui.merging.showing import PLAIN, Showing
 from comfyproxy.comfyui.wire import Document
 from comfyproxy.core.balancing.backend import Backend
-from comfyproxy.core.balancing.operations import Ask, Operation, Reply, Step
+from comfyproxy.core.balancing.operations import Ask, Latch, Operation, Reply, Step, Wait
 from comfyproxy.core.balancing.routing import Respond
 
 TIMEOUT = 5.0
@@ -42,6 +42,14 @@ MIN_TAIL = 256
 
 Replies = tuple[Reply, ...]
 Steps = Generator[Step, Any, Any]
+
+
+class _Flight:
+    """Servers are being asked, by one for all who want to know."""
+
+    def __init__(self) -> None:
+        self.body: bytes | None = None
+        self.landed = Latch()
 
 
 class Views:
@@ -62,6 +70,7 @@ class Views:
         self._showing = showing
         self._told = told
         self._recent = Recent()
+        self._flights: dict[tuple[Hashable, int], _Flight] = {}
         self._without_jobs: dict[Backend, float] = {}
 
     def changed(self) -> None:
@@ -134,12 +143,20 @@ class Views:
         return Respond(404, NOT_FOUND) if body is None else Respond(200, body)
 
     def _answer(self, key: Hashable, fetch: Callable[[], Steps], now: float) -> Operation:
-        """Respond with what is recent of ``key``, or else with what ``fetch`` brings."""
+        """Respond with what is recent of ``key``, or else what ``fetch`` brings, for all who ask meanwhile."""
+        version = self._recent.version
         body = self._recent.get(key, now)
+        while body is None and (flight := self._flights.get((key, version))) is not None:
+            yield Wait(flight.landed)
+            body = flight.body
         if body is None:
-            version = self._recent.version
-            body = yield from fetch()
-            self._recent.put(key, body, version, now)
+            flight = self._flights[key, version] = _Flight()
+            try:
+                flight.body = body = yield from fetch()
+                self._recent.put(key, body, version, now)
+            finally:
+                del self._flights[key, version]
+                flight.landed.open()
         return Respond(200, body)
 
     def _tell(self, backend: Backend, job: Document) -> None:

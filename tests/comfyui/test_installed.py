@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from comfyproxy.comfyui.installed import AT_ONCE, LIFETIME, Installed
-from comfyproxy.core.balancing.operations import Operation, Reply
+from comfyproxy.core.balancing.operations import Operation, Reply, Wait
 from comfyproxy.core.balancing.routing import Default, Respond
 from tests.comfyui.merging.servers import A, Answers, B, C, reply, servers, silence, vector
 
@@ -64,6 +64,29 @@ def test_for_a_while_nobody_is_asked_again() -> None:
     assert len(asked.asked) == 2
     assert files(asked.json(shown(installed, NOW + LIFETIME))) == ["new", "b"]
     assert len(asked.asked) == 4
+
+
+def test_two_that_ask_at_once_ask_the_servers_once() -> None:
+    installed = Installed()
+    first, second = shown(installed, NOW, A), shown(installed, NOW, A)
+    next(first)
+    waiting = next(second)
+    assert isinstance(waiting, Wait)
+    with pytest.raises(StopIteration) as end:
+        first.send((reply(A, info("a")),))
+    assert waiting.latch.is_open
+    with pytest.raises(StopIteration) as other:
+        second.send(None)
+    assert other.value.value == end.value.value
+
+
+def test_where_the_first_left_the_next_asks() -> None:
+    installed = Installed()
+    first, second = shown(installed, NOW, A), shown(installed, NOW, A)
+    next(first)
+    next(second)
+    first.close()
+    assert isinstance(second.send(None), tuple)
 
 
 def test_who_has_changed_is_asked_again() -> None:

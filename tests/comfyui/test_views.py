@@ -13,7 +13,7 @@ from comfyproxy.comfyui.merging.known import Known, Status
 from comfyproxy.comfyui.merging.showing import Showing
 from comfyproxy.comfyui.views import MIN_TAIL, RETRY_JOBS, Views
 from comfyproxy.core.balancing.backend import Backend
-from comfyproxy.core.balancing.operations import Operation, Reply
+from comfyproxy.core.balancing.operations import Operation, Reply, Wait
 from comfyproxy.core.balancing.routing import Respond
 from tests.comfyui.merging.servers import (
     START,
@@ -44,6 +44,13 @@ def old(
 ) -> dict[tuple[Backend, str], Any]:
     """A server that has no jobs."""
     return {(backend, "/queue"): queue(running, pending), (backend, "/history"): history(*entries)}
+
+
+def ended(operation: Operation, result: Any) -> Any:
+    """What ``operation`` returns when its step comes to ``result``."""
+    with pytest.raises(StopIteration) as end:
+        operation.send(result)
+    return end.value.value
 
 
 def refused(operation: Operation) -> tuple[int, Any]:
@@ -106,6 +113,39 @@ def test_after_an_event_a_list_is_new() -> None:
     servers.answers[A, "/queue"] = queue()
     lists.changed()
     assert servers.json(lists.queue([A], NOW)) == queue()
+
+
+def test_who_asks_while_the_servers_are_asked_gets_the_same_answer() -> None:
+    lists = views()
+    first, second = lists.queue([A], NOW), lists.queue([A], NOW)
+    next(first)
+    waiting = next(second)
+    assert isinstance(waiting, Wait)
+    assert not waiting.latch.is_open
+    answer = ended(first, (reply(A, queue([row("a")])),))
+    assert waiting.latch.is_open
+    assert ended(second, None) == answer
+
+
+def test_after_an_event_nobody_waits_for_what_was_asked_before_it() -> None:
+    lists = views()
+    before = lists.queue([A], NOW)
+    next(before)
+    lists.changed()
+    assert isinstance(next(lists.queue([A], NOW)), tuple)
+
+
+def test_where_the_first_left_the_next_asks() -> None:
+    lists = views()
+    first, second, third = (lists.queue([A], NOW) for _ in range(3))
+    next(first)
+    next(second)
+    next(third)
+    first.close()
+    assert isinstance(second.send(None), tuple)
+    assert isinstance(third.send(None), Wait)
+    answer = ended(second, (reply(A, queue([row("a")])),))
+    assert ended(third, None) == answer
 
 
 def test_each_query_has_its_own_answer() -> None:

@@ -95,10 +95,6 @@ class JobsQuery:
         """Whether ``job`` passes the filters."""
         return job["status"] in self.statuses and self.workflow_id in ("", job.get("workflow_id"))
 
-    def rank(self, job: Document) -> float:
-        """What the list is sorted by."""
-        return _duration(job) if self.by_duration else job["create_time"]
-
 
 @dataclass(frozen=True, slots=True)
 class JobsPage:
@@ -153,23 +149,26 @@ def merge_jobs(
     """The answer to ``GET /api/jobs``, made of ``pages`` of the servers, who were asked at ``asked``."""
     records = {record.prompt_id: record for record in known}
     whose = believed((sighting for page in pages for sighting in _sightings(page)), records)
-    total, jobs = 0, []
+    total = 0
+    found: list[tuple[float, Document, Backend | None]] = []
     for page in pages:
         own = [job for job in page.jobs if whose[job["id"]] is page.backend]
         total += page.total - (len(page.jobs) - len(own))
-        jobs += [showing.job(job, page.backend) for job in own]
+        found += [(_rank(job, query, showing), job, page.backend) for job in own]
     answered = {page.backend for page in pages if page.is_whole}
     for record in records.values():
-        if (
-            record.prompt_id not in whose
-            and record.status in query.statuses
-            and record.is_missing(answered, asked)
-        ):
+        if record.prompt_id not in whose and record.is_missing(answered, asked):
             job = known_job(record, showing)
             if query.wants(job):
                 total += 1
-                jobs.append(job)
-    return _page(jobs, total, query)
+                found.append((_rank(job, query, showing), job, None))
+    found.sort(key=lambda one: one[0], reverse=query.descending)
+    stop = None if query.limit is None else query.offset + query.limit
+    shown = [
+        job if backend is None else showing.job(job, backend)
+        for _, job, backend in found[query.offset : stop]
+    ]
+    return _page(shown, total, query)
 
 
 def known_job(known: Known, showing: Showing = PLAIN) -> Document:
@@ -195,17 +194,14 @@ def job_in_full(
     """The answer to ``GET /api/jobs/{id}``, of what servers have ``found``; ``None`` for no such job."""
     record = known.get(prompt_id)
     jobs = [(backend, job) for backend, job in found if _is_job(job) and job["id"] == prompt_id]
-    whose = believed((Sighting(prompt_id, backend, Status(job["status"])) for backend, job in jobs), known)
+    whose = believed((Sighting(prompt_id, backend, job["status"]) for backend, job in jobs), known)
     for backend, job in jobs:
         if whose[prompt_id] is backend:
             return write(showing.job(job, backend))
     return None if record is None else write(known_job_in_full(record, showing))
 
 
-def _page(jobs: list[Document], total: int, query: JobsQuery) -> bytes:
-    jobs.sort(key=query.rank, reverse=query.descending)
-    stop = None if query.limit is None else query.offset + query.limit
-    shown = jobs[query.offset : stop]
+def _page(shown: Sequence[Document], total: int, query: JobsQuery) -> bytes:
     pagination = {
         "offset": query.offset,
         # The page takes no list without one; ComfyUI answers null to those who gave none.
@@ -216,8 +212,16 @@ def _page(jobs: list[Document], total: int, query: JobsQuery) -> bytes:
     return b'{"jobs":%b,"pagination":%b}' % (write_list(shown), json.dumps(pagination).encode())
 
 
+def _rank(job: Document, query: JobsQuery, showing: Showing) -> float:
+    """What the list is sorted by."""
+    if query.by_duration:
+        return _duration(job)
+    created: float = showing.created(job["id"]) or job["create_time"]
+    return created
+
+
 def _sightings(page: JobsPage) -> Iterator[Sighting]:
-    return (Sighting(job["id"], page.backend, Status(job["status"])) for job in page.jobs)
+    return (Sighting(job["id"], page.backend, job["status"]) for job in page.jobs)
 
 
 def _is_job(job: Any) -> bool:

@@ -6,7 +6,7 @@ kept once, and only classes of which servers say different things are read and p
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -95,29 +95,24 @@ def write_classes(classes: Classes) -> bytes:
 def _join(texts: Sequence[bytes]) -> bytes:
     """The description of a class that servers describe differently: the first's, with all their choices."""
     first, *others = (json.loads(text) for text in texts)
-    for other in others:
-        for group, inputs in _objects(first.get("input")):
-            theirs = _object(_object(other.get("input")).get(group))
-            for name, spec in inputs.items():
-                inputs[name] = _with_choices(spec, theirs.get(name))
-        _join_outputs(first.get("output"), other.get("output"))
+    for group, inputs in _objects(first.get("input")):
+        theirs = [_object(_object(other.get("input")).get(group)) for other in others]
+        for name, spec in inputs.items():
+            inputs[name] = _with_choices(spec, [inputs_of.get(name) for inputs_of in theirs])
+    outputs = first.get("output")
+    for index, mine in enumerate(outputs) if isinstance(outputs, list) else ():
+        if isinstance(mine, list):
+            # The page connects it with an input that has the same list, so both are joined alike.
+            outputs[index] = _union(mine, [_item(other.get("output"), index) for other in others])
     return write(first) or texts[0]
 
 
-def _join_outputs(mine: Any, theirs: Any) -> None:
-    """The page connects a list of choices with an input that has the same list, so both are joined alike."""
-    if isinstance(mine, list) and isinstance(theirs, list):
-        for index, (one, other) in enumerate(zip(mine, theirs, strict=False)):
-            if isinstance(one, list) and isinstance(other, list):
-                mine[index] = _union(one, other)
-
-
-def _with_choices(spec: Any, other: Any) -> Any:
-    """An input with the choices that another server has for it as well."""
-    choices, others = _choices(spec), _choices(other)
-    if choices is None or others is None:
+def _with_choices(spec: Any, others: Iterable[Any]) -> Any:
+    """An input with the choices that other servers have for it as well."""
+    choices = _choices(spec)
+    if choices is None:
         return spec
-    union = _union(choices, others)
+    union = _union(choices, map(_choices, others))
     if isinstance(spec[0], list):
         return [union, *spec[1:]]
     return [spec[0], spec[1] | {"options": union}, *spec[2:]]
@@ -131,17 +126,28 @@ def _choices(spec: Any) -> list[Any] | None:
     return None
 
 
-def _union(mine: list[Any], theirs: list[Any]) -> list[Any]:
-    """All of ``mine``, then those of ``theirs`` that are new."""
+def _union(mine: list[Any], others: Iterable[Any]) -> list[Any]:
+    """All of ``mine``, then what is new in those of ``others`` that are lists."""
+    union = list(mine)
     seen = {_identity(choice) for choice in mine}
-    return mine + [choice for choice in theirs if _identity(choice) not in seen]
+    for other in others:
+        for choice in other if isinstance(other, list) else ():
+            identity = _identity(choice)
+            if identity not in seen:
+                seen.add(identity)
+                union.append(choice)
+    return union
 
 
-def _identity(choice: Any) -> str:
+def _identity(choice: Any) -> Hashable:
     """What makes it the same choice: itself, or its key where each choice has inputs of its own."""
     if isinstance(choice, dict) and "key" in choice:
         choice = choice["key"]
-    return json.dumps(choice, sort_keys=True)
+    return choice if isinstance(choice, str) else (json.dumps(choice, sort_keys=True),)
+
+
+def _item(value: Any, index: int) -> Any:
+    return value[index] if isinstance(value, list) and index < len(value) else None
 
 
 def _objects(value: Any) -> Iterator[tuple[str, Document]]:
