@@ -66,13 +66,15 @@ class Server:
     """One simulated ComfyUI, and what is wrong with it.
 
     ``is_down``: no connection comes about. ``is_silent``: it takes requests and answers none. ``is_mute``:
-    its WebSockets say nothing. ``statuses`` are what it answers to a method and a path in place of its own.
+    its WebSockets say nothing. ``loses_answers``: those to prompts do not arrive; ``takes_and_is_silent``: it
+    takes a prompt and is silent from then on. ``statuses`` are what it answers to a method and a path in place of its own.
     """
 
     def __init__(self, rig: "Rig", backend: Backend, **manners: Any) -> None:
         self.rig = rig
         self.backend = backend
         self.is_down = self.is_silent = self.is_mute = False
+        self.loses_answers = self.takes_and_is_silent = False
         self.asked: list[tuple[str, str, Any]] = []
         self.statuses: dict[tuple[str, str], int] = {}
         self._manners = manners
@@ -112,10 +114,11 @@ class Server:
             return Reply(self.backend, why="no answer in time")
         if status is not None:
             return reply(self.backend, Answer(status, b"{}"))
-        return reply(
-            self.backend,
-            self._routes.answer(Asked(ask.method.decode(), path, parse_query(query), {}, ask.body)),
-        )
+        answer = self._routes.answer(Asked(ask.method.decode(), path, parse_query(query), {}, ask.body))
+        if ask.method == b"POST" and path == "/prompt" and (self.loses_answers or self.takes_and_is_silent):
+            self.is_silent = self.takes_and_is_silent
+            return Reply(self.backend, why="the connection was lost")
+        return reply(self.backend, answer)
 
     def ask_directly(self, graph: Mapping[str, Any], **members: Any) -> str:
         """Somebody submits a prompt without the proxy; returns its id."""

@@ -1,9 +1,17 @@
 """A prompt that is submitted: where it goes, and what its client is told."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
+from comfyproxy.comfyui.identity import fingerprint_in
+from comfyproxy.core.balancing.backend import AdminState
+from comfyproxy.core.balancing.routing import Pin, Refuse
+
 Prompt = Callable[..., dict[str, Any]]
+MakeRig = Callable[..., Any]
 
 
 def test_prompts_at_once_spread_over_the_servers(rig: Any, seconds: Prompt) -> None:
@@ -15,4 +23,192 @@ def test_prompts_at_once_spread_over_the_servers(rig: Any, seconds: Prompt) -> N
         assert page.told(one)[0] == "execution_start"
         assert page.told(one)[-2:] == ["execution_success", "end"]
     assert page.remaining == 0
+    assert len(rig.dispatch.ledger) == 0
+
+
+def test_a_prompt_without_an_id_gets_one_that_names_its_server(rig: Any, seconds: Prompt) -> None:
+    one = rig.submit(seconds(4), client_id="me")
+    assert fingerprint_in(one) == rig.holder(one).backend.fingerprint
+    assert rig.holder(one).posts()[0]["client_id"] == "me"
+
+
+def test_an_id_of_the_clients_own_is_kept(rig: Any, seconds: Prompt) -> None:
+    own = "11111111-2222-4333-8444-555555555555"
+    assert rig.submit(seconds(4), client_id="me", prompt_id=own) == own
+    assert rig.holder(own) is not None
+
+
+def test_the_same_id_again_goes_where_the_first_one_is(rig: Any, seconds: Prompt) -> None:
+    own = "11111111-2222-4333-8444-555555555555"
+    rig.submit(seconds(4), prompt_id=own)
+    where = rig.holder(own)
+    assert rig.submit(seconds(4), prompt_id=own) == own
+    assert len(where.posts()) == 2
+
+
+def test_whoever_has_no_client_id_is_served_under_the_proxys_own(rig: Any, seconds: Prompt) -> None:
+    one = rig.submit(seconds(2), extra_data={"mine": 1})
+    (sent,) = rig.holder(one).posts()
+    assert sent["client_id"] == rig.dispatch.observer.client_id
+    assert sent["extra_data"]["mine"] == 1
+    _, queue = rig.ask("GET", "/queue")
+    (row,) = queue["queue_running"]
+    assert row[3].keys() == {"mine", "create_time"}
+    rig.turn(4)
+    assert len(rig.dispatch.ledger) == 0
+
+
+@pytest.mark.parametrize("client_id", [None, 5, "", [], "x" * 300])
+def test_a_client_id_that_is_none_is_as_good_as_none(rig: Any, seconds: Prompt, client_id: Any) -> None:
+    one = rig.submit(seconds(2), client_id=client_id)
+    assert rig.holder(one).posts()[0]["client_id"] == rig.dispatch.observer.client_id
+
+
+@pytest.mark.parametrize("extra_data", [None, [], "x"])
+def test_extra_data_that_is_none_gives_way(rig: Any, seconds: Prompt, extra_data: Any) -> None:
+    assert rig.submit(seconds(2), extra_data=extra_data)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"{}",
+        b'{"prompt": 5}',
+        b'{"prompt": {}}',
+        b'{"prompt": {"1": 5}}',
+        b'{"prompt": {"1": {"class_type": "X", "inputs": {}}}, "prompt_id": 5}',
+        b'{"prompt": {"1": {"class_type": "X", "inputs": {}}}, "prompt_id": ""}',
+    ],
+)
+def test_what_is_no_prompt_is_for_a_server_to_refuse(rig: Any, body: bytes) -> None:
+    assert isinstance(rig.decide("POST", "/prompt", body=body), Pin)
+    assert len(rig.dispatch.ledger) == 0
+
+
+def test_what_is_too_deep_to_be_written_is_for_a_server_to_refuse(rig: Any) -> None:
+    deep = b"[" * 990 + b"]" * 990
+    body = b'{"prompt": {"1": {"class_type": "EmptyImage", "inputs": {"a": %b}}}}' % deep
+    decision = rig.decide("POST", "/prompt", body=body)
+    assert isinstance(decision, Pin) or decision.status in (200, 400)
+
+
+def test_a_prompt_that_nobody_can_run_is_refused_by_all(rig: Any) -> None:
+    graph = {"1": {"class_type": "NoSuchNode", "inputs": {}}}
+    status, told = rig.ask("POST", "/prompt", {"prompt": graph})
+    assert status == 400
+    assert "NoSuchNode" in json.dumps(told["error"])
+    assert [server.posts() for server in rig.servers] == [[], []]
+
+
+def test_a_mistake_is_told_as_the_server_tells_it(rig: Any, seconds: Prompt) -> None:
+    graph = seconds(4)
+    graph["2"]["inputs"] = {}
+    status, told = rig.ask("POST", "/prompt", {"prompt": graph})
+    assert status == 400
+    assert told["node_errors"]
+    assert sum(len(server.posts()) for server in rig.servers) == 2
+    assert len(rig.dispatch.ledger) == 0
+
+
+def test_who_refuses_alone_is_passed_over(rig: Any, seconds: Prompt) -> None:
+    one = rig.submit(seconds(1))
+    refusing = rig.holder(one)
+    rig.turn(3)
+    refusing.statuses["POST", "/prompt"] = 400
+    other = rig.submit(seconds(1))
+    assert rig.holder(other) is not refusing
+
+
+@pytest.mark.parametrize("fault", ["is_down", "is_silent", 502, 503, 504])
+def test_a_server_that_cannot_take_it_is_passed_over(rig: Any, seconds: Prompt, fault: Any) -> None:
+    one = rig.submit(seconds(1))
+    faulty = rig.holder(one)
+    rig.turn(3)
+    if isinstance(fault, int):
+        faulty.statuses["POST", "/prompt"] = fault
+    else:
+        setattr(faulty, fault, True)
+    other = rig.submit(seconds(30))
+    assert rig.holder(other) is not faulty
+    assert rig.holder(other) is not None
+
+
+def test_where_nobody_takes_it_the_client_is_told(rig: Any, seconds: Prompt) -> None:
+    for server in rig.servers:
+        server.statuses["POST", "/prompt"] = 503
+    assert rig.ask("POST", "/prompt", {"prompt": seconds(1)}) == (502, "No server could be given the prompt.")
+    assert len(rig.dispatch.ledger) == 0
+
+
+def test_where_no_server_is_in_use_the_client_is_told(rig: Any, seconds: Prompt) -> None:
+    for server in rig.servers:
+        rig.admit(server, AdminState.DRAIN)
+    assert rig.ask("POST", "/prompt", {"prompt": seconds(1)})[0] == 503
+    assert isinstance(rig.decide("POST", "/prompt", body=b"{}"), Refuse)
+
+
+def test_an_answer_that_was_lost_does_not_lose_the_prompt(rig: Any, seconds: Prompt) -> None:
+    for server in rig.servers:
+        server.loses_answers = True
+    one = rig.submit(seconds(4), client_id="me")
+    assert rig.holder(one) is not None
+    assert sum(len(server.posts()) for server in rig.servers) == 1
+    rig.turn(6)
+    assert len(rig.dispatch.ledger) == 0
+
+
+def test_one_that_was_perhaps_taken_goes_on_under_the_same_id(rig: Any, seconds: Prompt) -> None:
+    one = rig.submit(seconds(1))
+    silent = rig.holder(one)
+    rig.turn(3)
+    silent.takes_and_is_silent = True
+    other = rig.submit(seconds(8), client_id="me")
+    assert other in (silent.running, *silent.pending)
+    assert fingerprint_in(other) == silent.backend.fingerprint
+    silent.takes_and_is_silent = silent.is_silent = False
+    rig.dispatch.server(silent.backend).check_soon(rig.clock.seconds())
+    rig.turn(1)
+    assert rig.holder(other) is not silent
+    rig.turn(12)
+    assert [server.history.count(other) for server in rig.servers if server is not silent] == [1]
+
+
+def test_the_front_is_before_the_clients_own_prompts(make_rig: MakeRig, seconds: Prompt) -> None:
+    rig = make_rig(1)
+    rig.turn(1)
+    for seed in range(4):
+        rig.submit(seconds(20, seed), client_id="me")
+    front = rig.submit(seconds(20, 9), client_id="me", front=True)
+    assert rig.servers[0].pending[0] == front
+    first = rig.submit(seconds(20, 10), client_id="me", number=-1)
+    assert rig.servers[0].pending.index(first) < 2
+
+
+def test_a_server_without_the_node_is_no_candidate(make_rig: MakeRig, seconds: Prompt) -> None:
+    rig = make_rig()
+    lacking, able = rig.servers
+    # It answers that it has no node at all.
+    lacking.statuses["GET", "/object_info"] = 200
+    rig.turn(1)
+    assert rig.holder(rig.submit(seconds(4))) is able
+    assert rig.holder(rig.submit(seconds(4))) is able
+
+
+def test_a_prompt_that_is_withdrawn_before_its_server_answers_is_taken_back(
+    rig: Any, seconds: Prompt
+) -> None:
+    own = "11111111-2222-4333-8444-555555555555"
+
+    def cancel(ask: Any) -> None:
+        if ask.target == b"/prompt":
+            rig.before = lambda ask: None
+            assert rig.ask("POST", f"/api/jobs/{own}/cancel") == (200, {"cancelled": True})
+
+    rig.before = cancel
+    rig.submit(seconds(20), client_id="me", prompt_id=own)
+    rig.turn(1)
+    assert rig.holder(own) is None
     assert len(rig.dispatch.ledger) == 0
