@@ -20,7 +20,7 @@ LINGER = 60.0
 """Seconds that a session is kept without a client and without prompts."""
 
 LINGER_UNTOLD = 600.0
-"""The same where something ended that the client does not know."""
+"""The same where something ended that the page does not know."""
 
 
 def _as_it_is(output: Any, _backend: Backend) -> Any:
@@ -50,7 +50,6 @@ class ClientSession(Telling):
         super().__init__(client_id, home, now, note=note, unsure=unsure, mark=mark)
         self._remaining = Remaining(queued)
         self._has_spoken = False
-        self._was_attached = False
 
     @property
     def is_attached(self) -> bool:
@@ -62,7 +61,6 @@ class ClientSession(Telling):
         self._stage.attach(client)
         self._features.begin()
         self._has_spoken = False
-        self._was_attached = True
         self._home_until = inf
         self._used = now
         self._stage.say(self._remaining.greeting(self.client_id, now))
@@ -139,8 +137,7 @@ class ClientSession(Telling):
         """Whether the client has been gone for long enough and has nothing left to run."""
         if self._stage.client is not None or self._places:
             return False
-        is_missed = self._was_attached and self._stage.stories
-        return now - self._used >= (LINGER_UNTOLD if is_missed else LINGER)
+        return now - self._used >= (LINGER_UNTOLD if self._stage.stories else LINGER)
 
     # What is about no prompt
 

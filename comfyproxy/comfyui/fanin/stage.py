@@ -34,7 +34,10 @@ class Stage:
     later. So to a client that is no page, once nothing of its own is left to run and while it stays, all that
     ended since the first early one is said again, in the order of submission (`repeat`).
 
-    ``features`` says how the client wants its texts.
+    A page that comes back is told what ended meanwhile. A program is not, as by one server: it may take the
+    first ending that it hears for that of the prompt that it is about to queue.
+
+    ``features`` says whether a page was there, and how the client wants its texts.
     """
 
     def __init__(self, features: Features) -> None:
@@ -66,8 +69,9 @@ class Stage:
         shown = self._shown
         if shown is None or not shown.is_ending_told:
             self._shown = None
-        for story in self.stories.values():
-            story.told = 0
+        if self._is_for_page:
+            for story in self.stories.values():
+                story.told = 0
         self._settle(shown)
 
     def detach(self) -> None:
@@ -133,10 +137,12 @@ class Stage:
             if self.client is not None:
                 self.say(story.last())
                 self._finish(story)
+        if self.client is None and not self._is_for_page:
+            self.drop(story)
         self._settle()
 
     def drop(self, story: Story) -> None:
-        """``story`` has never begun and never will."""
+        """There is nothing to tell of ``story``, and nobody to tell it to."""
         self.stories.pop(story.prompt_id, None)
 
     def repeat(self, now: float) -> None:
@@ -151,6 +157,11 @@ class Stage:
         """The client has said what it can, as the page does; it looks up for itself what has ended."""
         self.is_page = True
         self._early.clear()
+
+    @property
+    def _is_for_page(self) -> bool:
+        """Whether the client, or the one before it, is a page."""
+        return self._features.flags is not None
 
     def _settle(self, preferred: Story | None = None) -> None:
         """Tell of what is over; then show one that runs."""

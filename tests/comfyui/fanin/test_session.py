@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comfyproxy.comfyui.fanin.session import LINGER, LINGER_UNTOLD, ClientSession
-from tests.comfyui.fanin.rig import Script, SessionRig
+from tests.comfyui.fanin.rig import PAGE_FLAGS, Script, SessionRig
 
 
 @pytest.fixture
@@ -145,9 +145,10 @@ def test_a_session_with_prompts_is_not_over(rig: SessionRig) -> None:
     assert rig.session.is_over(rig.now + LINGER)
 
 
-def test_a_session_is_kept_longer_for_a_client_that_has_missed_something(
+def test_a_session_is_kept_longer_for_a_page_that_has_missed_something(
     rig: SessionRig, script: Script
 ) -> None:
+    rig.session.from_client(script, json.dumps(PAGE_FLAGS).encode(), False, rig.now)
     rig.add(0, "A")
     rig.session.detach(script, rig.now)
     rig.starts(0, "A")

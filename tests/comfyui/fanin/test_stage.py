@@ -256,15 +256,13 @@ def test_one_that_was_not_shown_begins_again_in_silence(rig: SessionRig, script:
 # Coming back
 
 
-def test_a_client_that_comes_back_is_told_what_ended_and_shown_what_runs(
-    rig: SessionRig, script: Script
-) -> None:
+def test_a_page_that_comes_back_is_told_what_ended_and_shown_what_runs(rig: SessionRig, page: Script) -> None:
     rig.add(0, "A")
     rig.add(1, "B")
     rig.starts(0, "A")
     rig.gives(0, "A")
     rig.starts(1, "B")
-    rig.session.detach(script, rig.now)
+    rig.session.detach(page, rig.now)
     rig.gives(0, "A", "10")
     rig.finishes(1, "B")
     rig.says(0, "progress_state", {"prompt_id": "A", "nodes": {}})
@@ -278,12 +276,12 @@ def test_a_client_that_comes_back_is_told_what_ended_and_shown_what_runs(
     ]
 
 
-def test_what_was_shown_goes_on_being_shown_to_who_comes_back(rig: SessionRig, script: Script) -> None:
+def test_what_was_shown_goes_on_being_shown_to_who_comes_back(rig: SessionRig, page: Script) -> None:
     for server, prompt in ((0, "A"), (1, "B"), (2, "C")):
         rig.add(server, prompt)
     for server, prompt in ((1, "B"), (2, "C"), (0, "A")):
         rig.starts(server, prompt)
-    rig.session.detach(script, rig.now)
+    rig.session.detach(page, rig.now)
     back = Script()
     rig.attach(back)
     assert back.kinds() == ["status", *begun("B")]
@@ -291,14 +289,14 @@ def test_what_was_shown_goes_on_being_shown_to_who_comes_back(rig: SessionRig, s
 
 @pytest.mark.parametrize("is_away", [False, True])
 def test_an_ending_is_told_once_though_the_client_came_back_before_the_last_event(
-    rig: SessionRig, script: Script, is_away: bool
+    rig: SessionRig, page: Script, is_away: bool
 ) -> None:
     rig.add(0, "A")
     rig.add(1, "B")
     rig.starts(0, "A")
     rig.starts(1, "B")
     rig.says(0, "execution_error", {"prompt_id": "A"})
-    rig.session.detach(script, rig.now)
+    rig.session.detach(page, rig.now)
     back = Script()
     if not is_away:
         rig.attach(back)
@@ -309,11 +307,11 @@ def test_an_ending_is_told_once_though_the_client_came_back_before_the_last_even
 
 
 def test_an_ending_that_came_while_nobody_was_there_is_told_with_what_came_after(
-    rig: SessionRig, script: Script
+    rig: SessionRig, page: Script
 ) -> None:
     rig.add(0, "A")
     rig.starts(0, "A")
-    rig.session.detach(script, rig.now)
+    rig.session.detach(page, rig.now)
     rig.says(0, "execution_error", {"prompt_id": "A"})
     back: Script = rig.attach(Script())
     assert back.kinds() == ["status", *begun("A"), "execution_error A"]
@@ -322,10 +320,10 @@ def test_an_ending_that_came_while_nobody_was_there_is_told_with_what_came_after
 
 
 def test_what_ended_unseen_is_kept_in_bounds(
-    rig: SessionRig, script: Script, monkeypatch: pytest.MonkeyPatch
+    rig: SessionRig, page: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage_module, "MAX_UNTOLD", 2)
-    rig.session.detach(script, rig.now)
+    rig.session.detach(page, rig.now)
     for prompt in "ABC":
         rig.add(0, prompt)
         rig.starts(0, prompt)
@@ -336,7 +334,9 @@ def test_what_ended_unseen_is_kept_in_bounds(
     assert ended == ["executing None B", "executing None C"]
 
 
-def test_a_client_that_is_cut_off_while_it_is_told_hears_the_rest_when_it_is_back(rig: SessionRig) -> None:
+def test_a_page_that_is_cut_off_while_it_is_told_hears_the_rest_when_it_is_back(
+    rig: SessionRig, page: Script
+) -> None:
     class Slow(Script):
         """Its connection breaks at the first ending."""
 
@@ -345,6 +345,7 @@ def test_a_client_that_is_cut_off_while_it_is_told_hears_the_rest_when_it_is_bac
             if b"execution_success" in payload:
                 rig.session.detach(self, rig.now)
 
+    rig.session.detach(page, rig.now)
     for prompt in "AB":
         rig.add(0, prompt)
         rig.starts(0, prompt)
@@ -358,19 +359,46 @@ def test_a_client_that_is_cut_off_while_it_is_told_hears_the_rest_when_it_is_bac
 
 
 def test_results_for_later_are_kept_in_bounds(
-    rig: SessionRig, script: Script, monkeypatch: pytest.MonkeyPatch
+    rig: SessionRig, page: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage_module, "MAX_KEPT", 300)
     rig.add(0, "A")
     rig.add(1, "B")
     rig.starts(0, "A")
     rig.starts(1, "B")
-    script.take()
+    page.take()
     for number in range(10):
         rig.gives(1, "B", str(number))
     rig.finishes(1, "B")
-    results = [one["data"]["node"] for one in script.take() if one["type"] == "executed"]
+    results = [one["data"]["node"] for one in page.take() if one["type"] == "executed"]
     assert results == ["7", "8", "9"]
+
+
+def test_a_program_that_comes_back_is_told_of_what_runs_alone_and_of_its_results_once(
+    rig: SessionRig, script: Script
+) -> None:
+    rig.add(0, "A")
+    rig.add(1, "B")
+    rig.starts(0, "A")
+    rig.gives(0, "A")
+    rig.starts(1, "B")
+    rig.session.detach(script, rig.now)
+    rig.gives(0, "A", "10")
+    rig.finishes(1, "B")
+    back: Script = rig.attach(Script())
+    told = back.take()
+    assert [one["data"].get("prompt_id") for one in told] == [None, "A", "A", "A", "A"]
+    assert [one["data"]["node"] for one in told if one["type"] == "executed"] == ["10"]
+
+
+def test_a_program_that_queued_before_it_listened_is_told_all_of_what_runs(rig: SessionRig) -> None:
+    rig.add(0, "A", "B")
+    rig.starts(0, "A")
+    rig.finishes(0, "A")
+    rig.starts(0, "B")
+    rig.gives(0, "B")
+    script: Script = rig.attach(Script())
+    assert script.kinds() == ["status", *begun("B")[:2], "executed B", "executing 4 B"]
 
 
 # Programs that wait for one prompt after the other

@@ -9,7 +9,7 @@ from comfyproxy.comfyui.fanin.session import LINGER
 from comfyproxy.comfyui.fanin.telling import SILENCE, UNHEARD
 from comfyproxy.comfyui.wire import MAX_ID
 from tests.comfyui.fanin.page import Recording
-from tests.comfyui.fanin.rig import Script, SessionRig, picture, preview, text
+from tests.comfyui.fanin.rig import PAGE_FLAGS, Script, SessionRig, picture, preview, text
 
 
 @pytest.fixture
@@ -140,13 +140,17 @@ def test_a_prompt_that_is_submitted_again_under_its_id_runs_again(rig: SessionRi
         assert spoken(script)[-2:] == ["execution_success A", "executing None A"]
 
 
-def test_what_ended_unseen_gives_way_to_the_same_prompt_submitted_again(rig: SessionRig) -> None:
+def test_what_ended_unseen_gives_way_to_the_same_prompt_submitted_again(
+    rig: SessionRig, script: Script
+) -> None:
+    rig.session.from_client(script, json.dumps(PAGE_FLAGS).encode(), False, rig.now)
+    rig.session.detach(script, rig.now)
     rig.add(0, "A")
     rig.starts(0, "A")
     rig.finishes(0, "A")
     rig.add(1, "A")
-    script: Script = rig.attach(Script())
-    assert spoken(script) == []
+    back: Script = rig.attach(Script())
+    assert spoken(back) == []
 
 
 def test_a_prompt_that_was_withdrawn_before_it_began_is_not_spoken_of(
