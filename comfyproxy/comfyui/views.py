@@ -21,6 +21,7 @@ from comfyproxy.comfyui.merging.jobs import (
     merge_jobs,
     read_jobs,
 )
+from comfyproxy.comfyui.merging.kept_pages import KeptPages
 from comfyproxy.comfyui.merging.known import Known
 from comfyproxy.comfyui.merging.queue import Queued, merge_queue, read_queue
 from comfyproxy.comfyui.merging.queue_length import queue_info, sum_remaining
@@ -56,8 +57,9 @@ class Views:
     """The lists of one pool.
 
     ``known`` gives what the proxy knows of prompts at the moment, and ``told`` is told, where a client asks
-    for one prompt, what it made, on which server, and the extra data of its submission. Of the operations
-    ``backends`` are the servers to ask and ``query`` is that of the request, without its question mark.
+    for one prompt, what it made, on which server, and the extra data of its submission. ``is_watched`` says
+    of a server that `changed` is called for whatever happens there. Of the operations ``backends`` are the
+    servers to ask and ``query`` is that of the request, without its question mark.
     """
 
     def __init__(
@@ -65,17 +67,20 @@ class Views:
         known: Callable[[], Iterable[Known]],
         showing: Showing = PLAIN,
         told: Callable[[Any, Backend, Document], None] = lambda _outputs, _backend, _extra: None,
+        is_watched: Callable[[Backend], bool] = lambda _backend: False,
     ) -> None:
         self._known = known
         self._showing = showing
         self._told = told
         self._recent = Recent()
+        self._kept = KeptPages(is_watched)
         self._flights: dict[tuple[Hashable, int], _Flight] = {}
         self._without_jobs: dict[Backend, float] = {}
 
-    def changed(self) -> None:
-        """Something happened to some prompt, or somebody asked for something to happen."""
+    def changed(self, backend: Backend | None = None) -> None:
+        """Something happened to a prompt on ``backend``, or on any server."""
         self._recent.changed()
+        self._kept.changed(backend)
 
     def queue(self, backends: Sequence[Backend], now: float) -> Operation:
         """GET /queue."""
@@ -143,7 +148,7 @@ class Views:
         return Respond(404, NOT_FOUND) if body is None else Respond(200, body)
 
     def _answer(self, key: Hashable, fetch: Callable[[], Steps], now: float) -> Operation:
-        """Respond with what is recent of ``key``, or else what ``fetch`` brings, for all who ask meanwhile."""
+        """Respond with what is recent of ``key``, or else what ``fetch`` brings, to all who ask."""
         version = self._recent.version
         body = self._recent.get(key, now)
         while body is None and (flight := self._flights.get((key, version))) is not None:
@@ -191,14 +196,21 @@ class Views:
         return old
 
     def _pages(self, backends: Sequence[Backend], wanted: JobsQuery, now: float) -> Steps:
-        spare = min(MIN_SPARE + sum(1 for _ in self._known()), MAX_SPARE)
-        modern, old = self._by_age(backends, now)
-        replies: Replies = yield from _ask_all(modern, wanted.target(spare))
+        """What each server says; only those are asked that have not just been asked the same."""
+        target = wanted.target(_spare(sum(1 for _ in self._known())))
+        self._kept.keep_only(set(backends))
+        found = {one: page for one in backends if (page := self._kept.get(one, target, now)) is not None}
+        others = [backend for backend in backends if backend not in found]
+        versions = {backend: self._kept.version(backend) for backend in others}
+        modern, old = self._by_age(others, now)
+        replies: Replies = yield from _ask_all(modern, target)
         pages = [page for reply in replies if (page := read_jobs(reply)) is not None]
         old += self._note_age(replies, now)
         if old:
             pages += yield from self._make_pages(old, wanted)
-        return pages
+        for page in pages:
+            self._kept.put(page, target, versions[page.backend], now)
+        return [*found.values(), *pages]
 
     def _make_pages(self, backends: Sequence[Backend], wanted: JobsQuery) -> Steps:
         """The jobs of servers without ``/api/jobs``.
@@ -265,6 +277,14 @@ def _ask_all(backends: Sequence[Backend], target: bytes) -> Steps:
 
 def _by_backend(replies: Iterable[Reply]) -> dict[Backend, list[Ended]]:
     return {reply.backend: found for reply in replies if (found := read_history(reply)) is not None}
+
+
+def _spare(moved: int) -> int:
+    """How many more jobs to ask for where so many may have moved: the same for about as many."""
+    spare = MIN_SPARE
+    while spare < min(moved + MIN_SPARE, MAX_SPARE):
+        spare *= 2
+    return spare
 
 
 def _is_refusal(reply: Reply) -> bool:

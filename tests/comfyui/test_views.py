@@ -263,11 +263,33 @@ def test_jobs_are_asked_of_all_at_once() -> None:
     assert servers.rounds == [2]
 
 
-def test_more_jobs_are_asked_for_where_some_may_have_moved() -> None:
+def test_after_an_event_only_its_server_is_asked_again() -> None:
+    servers = Answers({(A, "/api/jobs"): jobs(job("a", "pending")), (B, "/api/jobs"): jobs(job("b"))})
+    lists = Views(lambda: (), is_watched=lambda _backend: True)
+    assert set(ids(servers.json(lists.jobs([A, B], b"", NOW)))) == {"a", "b"}
+    servers.answers[A, "/api/jobs"] = jobs(job("a", "in_progress"))
+    lists.changed(A)
+    shown = servers.json(lists.jobs([A, B], b"", NOW + 1))["jobs"]
+    assert {one["id"]: one["status"] for one in shown} == {"a": "in_progress", "b": "completed"}
+    assert [backend for backend, _ in servers.asked] == [A, B, A]
+
+
+def test_after_an_event_of_a_server_without_jobs_it_is_asked_again() -> None:
+    servers = Answers({**old(A, pending=[row("a")]), **old(B, entry("b"))})
+    lists = Views(lambda: (), is_watched=lambda _backend: True)
+    servers.json(lists.jobs([A, B], b"", NOW))
+    before = len(servers.asked)
+    lists.changed(A)
+    assert set(ids(servers.json(lists.jobs([A, B], b"", NOW + 1)))) == {"a", "b"}
+    assert servers.asked[before:] == [(A, "/queue"), (A, "/history")]
+
+
+@pytest.mark.parametrize(("moved", "spare"), [(0, 32), (1, 64), (32, 64), (33, 128), (1000, 256)])
+def test_about_as_many_moved_jobs_make_the_same_question(moved: int, spare: int) -> None:
     servers = Answers({(A, "/api/jobs"): jobs()})
-    known = [Known(str(place), Status.PENDING, 0, START, A) for place in range(3)]
+    known = [Known(str(place), Status.PENDING, 0, START, A) for place in range(moved)]
     servers.json(views(*known).jobs([A], b"limit=5", NOW))
-    assert servers.asked[0][1].endswith(f"&limit={5 + MIN_SPARE + 3}")
+    assert servers.asked[0][1].endswith(f"&limit={5 + spare}")
 
 
 def test_jobs_of_servers_of_different_ages_are_one_list() -> None:
@@ -396,7 +418,7 @@ SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | WORDS | st.t
 ANYTHING = st.recursive(
     SCALARS,
     lambda values: st.lists(values, max_size=6) | st.dictionaries(WORDS, values, max_size=6),
-    max_leaves=30,
+    max_leaves=12,
 )
 ROWS = st.tuples(SCALARS, st.just("p"), ANYTHING, ANYTHING, ANYTHING).map(list)
 ENTRIES = st.fixed_dictionaries({"prompt": ROWS | ANYTHING, "outputs": ANYTHING, "status": ANYTHING})

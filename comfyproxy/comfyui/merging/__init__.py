@@ -7,7 +7,8 @@
 - `queue`, `history` and `jobs` are the lists; `job_rows` and `outputs` make a job out of the first two, for
   servers before 0.6, which have no ``/api/jobs``;
 - `object_info` is what the pool can run, `installation` what its machines are;
-- `queue_length` is the number that the page shows, and `recent` keeps answers for a moment.
+- `queue_length` is the number that the page shows;
+- `recent` keeps answers for a moment, and `kept_pages` what servers said until something changes there.
 
 None of these lists fails because a server does: the page takes an error for an empty list.
 """

@@ -1,0 +1,69 @@
+"""What servers said of their jobs, until something changes there."""
+
+from comfyproxy.comfyui.merging.jobs import JobsPage
+from comfyproxy.comfyui.merging.kept_pages import LIFETIME, MAX_PAGES, MAX_ROWS, WATCHED_LIFETIME, KeptPages
+from tests.comfyui.merging.servers import A, B, job
+
+PAGE_A, PAGE_B = JobsPage(A, [job("a")], 1), JobsPage(B, [job("b")], 1)
+
+
+def kept(*pages: JobsPage) -> KeptPages:
+    """A pool of which only the first server's events are heard."""
+    found = KeptPages(lambda backend: backend is A)
+    for page in pages:
+        found.put(page, b"/x", found.version(page.backend), 10.0)
+    return found
+
+
+def test_a_page_counts_longer_where_events_are_heard() -> None:
+    pages = kept(PAGE_A, PAGE_B)
+    assert pages.get(A, b"/x", 10.0 + WATCHED_LIFETIME - 0.1) is PAGE_A
+    assert pages.get(A, b"/x", 10.0 + WATCHED_LIFETIME) is None
+    assert pages.get(B, b"/x", 10.0 + LIFETIME - 0.1) is PAGE_B
+    assert pages.get(B, b"/x", 10.0 + LIFETIME) is None
+    assert pages.get(A, b"/y", 10.0) is None
+
+
+def test_after_a_change_only_that_server_is_asked() -> None:
+    pages = kept(PAGE_A, PAGE_B)
+    pages.changed(A)
+    assert pages.get(A, b"/x", 10.0) is None
+    assert pages.get(B, b"/x", 10.0) is PAGE_B
+    pages.changed()
+    assert pages.get(B, b"/x", 10.0) is None
+
+
+def test_what_was_asked_before_a_change_is_not_kept() -> None:
+    pages = kept()
+    for change in (lambda: pages.changed(A), pages.changed):
+        version = pages.version(A)
+        change()
+        pages.put(PAGE_A, b"/x", version, 10.0)
+        assert pages.get(A, b"/x", 10.0) is None
+
+
+def test_half_a_page_and_a_large_one_are_not_kept() -> None:
+    large = JobsPage(A, [job("a")] * (MAX_ROWS + 1), MAX_ROWS + 1)
+    for page in (JobsPage(A, [], 0, is_whole=False), large):
+        assert kept(page).get(A, b"/x", 10.0) is None
+
+
+def test_of_many_pages_the_latest_are_kept() -> None:
+    pages = kept(PAGE_A)
+    for place in range(MAX_PAGES):
+        pages.put(PAGE_A, b"/%d" % place, pages.version(A), 10.0)
+    assert pages.get(A, b"/x", 10.0) is None
+    assert pages.get(A, b"/0", 10.0) is PAGE_A
+
+
+def test_servers_that_left_are_forgotten() -> None:
+    pages = kept(PAGE_A, PAGE_B)
+    version = pages.version(A)
+    pages.keep_only({B})
+    assert pages.get(A, b"/x", 10.0) is None
+    assert pages.get(B, b"/x", 10.0) is PAGE_B
+    assert pages.version(A) == version
+    pages.changed(A)
+    version = pages.version(A)
+    pages.keep_only({B})
+    assert pages.version(A) != version
