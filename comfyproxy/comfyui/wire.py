@@ -257,6 +257,7 @@ def _client_in_query(target: bytes) -> str | None:
 
 
 def is_id(value: object) -> TypeGuard[str]:
+    """Whether ``value`` can be the id of a client or a prompt."""
     return isinstance(value, str) and 0 < len(value) <= MAX_ID
 
 

@@ -47,7 +47,7 @@ class TestMakeRouter:
         assert isinstance(make_router("request", make_pool()), RequestRouter)
 
     def test_another_placement_is_an_error(self, make_pool: MakePool) -> None:
-        with pytest.raises(ValueError, match="'client' or 'request'"):
+        with pytest.raises(ValueError, match="'client', 'request' or 'prompt'"):
             make_router("magic", make_pool())
 
     def test_the_cookie_and_the_randomness_are_the_callers(
