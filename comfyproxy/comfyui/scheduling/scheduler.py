@@ -13,6 +13,10 @@ from comfyproxy.core.balancing.backend import Backend
 UNKNOWN_WORK = Workflow(frozenset(), frozenset(), "")
 """What a prompt is taken for whose graph nobody has seen."""
 
+MAX_LOOKED_AT = 4000
+"""How many pending prompts are looked at for one move, over all servers that could have it. The servers that
+are left out have their turn the next time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Placed:
@@ -45,6 +49,7 @@ class Scheduler:
         self._loads: dict[Backend, Workload] = {}
         self._known: dict[str, _Known] = {}
         self._moves: dict[str, Move] = {}
+        self._in_vain = 0
 
     def place(
         self,
@@ -154,15 +159,16 @@ class Scheduler:
         whether that backend takes work). From here on it counts as the target's, until `stayed` says
         otherwise; `moved` says that it was done.
         """
-        if not any(load.pending for load in self._loads.values()):
+        pending = sum(len(load.pending) for load in self._loads.values())
+        idle = [backend for backend, load in self._loads.items() if load.is_idle]
+        if not pending or not idle:
             return None
-        for target, idle in self._loads.items():
-            if idle.is_idle:
-                others = [load for load in self._loads.values() if load is not idle]
-                for job in worth_taking(idle, others, self._durations, now):
-                    prompt_id = job.prompt_id
-                    if prompt_id not in self._moves and movable(prompt_id) and can_run(prompt_id, target):
-                        return self._move(job, target)
+        first = self._in_vain % len(idle)
+        for target in [*idle[first:], *idle[:first]][: max(1, MAX_LOOKED_AT // pending)]:
+            job = self._next_for(target, now, movable, can_run)
+            if job is not None:
+                return self._move(job, target)
+            self._in_vain += 1
         return None
 
     def moved(self, move: Move) -> None:
@@ -193,6 +199,26 @@ class Scheduler:
         """Seconds until ``backend`` is expected to have done all that it has."""
         load = self._load(backend)
         return load.rest(self._durations, now) + load.timeline(self._durations).ends[-1]
+
+    def _next_for(
+        self,
+        target: Backend,
+        now: float,
+        movable: Callable[[str], bool],
+        can_run: Callable[[str, Backend], bool],
+    ) -> Job | None:
+        idle = self._loads[target]
+        others = [load for load in self._loads.values() if load is not idle]
+        refused: set[str] = set()
+        for job in worth_taking(idle, others, self._durations, now):
+            prompt_id, kind = job.prompt_id, job.workflow.kind
+            if kind in refused or prompt_id in self._moves or not movable(prompt_id):
+                continue
+            if can_run(prompt_id, target):
+                return job
+            # The same work has the same nodes and models.
+            refused.add(kind)
+        return None
 
     def _move(self, job: Job, target: Backend) -> Move:
         known = self._known[job.prompt_id]

@@ -218,6 +218,41 @@ def test_only_what_may_be_moved_to_where_it_can_run_is(
     assert (move.prompt_id, move.target) == ("p2", servers[2])
 
 
+def test_the_same_work_is_asked_about_once_per_server(
+    scheduler: Scheduler, servers: list[Backend], work: Work
+) -> None:
+    scheduler.told(servers[1], 0)
+    for one in range(30):
+        scheduler.place(f"p{one}", work(f"kind{one % 3}"), "ann", servers[:1], 0.0)
+    asked: list[str] = []
+
+    def can_run(prompt_id: str, _backend: Backend) -> bool:
+        asked.append(prompt_id)
+        return False
+
+    assert scheduler.next_move(0.0, any_prompt, can_run) is None
+    assert len(asked) == 3
+
+
+def test_where_much_is_pending_servers_are_looked_at_in_turn(
+    scheduler: Scheduler, servers: list[Backend], work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("comfyproxy.comfyui.scheduling.scheduler.MAX_LOOKED_AT", 10)
+    for server in servers:
+        scheduler.told(server, 0)
+    for one in range(6):
+        scheduler.place(f"p{one}", work(), "ann", servers[:1], 0.0)
+    asked: list[Backend] = []
+
+    def can_run(_prompt_id: str, backend: Backend) -> bool:
+        asked.append(backend)
+        return False
+
+    for _ in range(4):
+        assert scheduler.next_move(0.0, any_prompt, can_run) is None
+    assert asked == [servers[1], servers[2], servers[1], servers[2]]
+
+
 def test_what_a_lost_server_had_keeps_its_turn(
     scheduler: Scheduler, servers: list[Backend], work: Work
 ) -> None:
