@@ -22,7 +22,7 @@ from comfyproxy.comfyui.replication import Replication
 from comfyproxy.comfyui.scheduling.scheduler import Scheduler
 from comfyproxy.comfyui.views import Views
 from comfyproxy.comfyui.wire import Document
-from comfyproxy.core.balancing.backend import Backend
+from comfyproxy.core.balancing.backend import AdminState, Backend
 from comfyproxy.core.balancing.operations import Reply, Session
 from comfyproxy.core.balancing.pool import Pool
 from comfyproxy.core.config import ComfyUIConfig
@@ -65,7 +65,7 @@ class Dispatch:
         self.ownership = Ownership(pool, callers)
         self.replication = Replication(pool, self.ownership, eager=options.replicate_uploads)
         showing = Showing(self.installed.is_output, self.ownership.mark, is_observer, self.ledger.created)
-        self.views = Views(self.known, showing, self._note_outputs)
+        self.views = Views(self.known, showing, self._note_outputs, self._is_watched)
         self.endings = Endings()
         self.servers: dict[Backend, Server] = {}
         self.observer = Observer(mint_client_id(OBSERVER, random), self._worth_observing, self)
@@ -80,8 +80,10 @@ class Dispatch:
         return (self.observer, *self._clients.values())
 
     def _worth_observing(self) -> Collection[Backend]:
-        # A server that is down is tried all the same: its WebSocket is the first to notice that it is back.
-        return [backend for backend in self.pool.backends if backend.takes_pins or not backend.removed]
+        """The servers that may get prompts, also those that are down: it is noticed when they are back. Of
+        the others those that have some still."""
+        ready = [backend for backend in self.pool.backends if backend.admin is AdminState.READY]
+        return (*ready, *(one for one in self.servers if one not in ready and self.ledger.on(one)))
 
     def server(self, backend: Backend) -> Server:
         """What is known of ``backend``."""
@@ -176,10 +178,11 @@ class Dispatch:
 
     def accepted(self, prompt: Prompt, sent_at: float) -> None:
         """Its server has it in its queue."""
-        self.views.changed()
+        self.views.changed(prompt.backend)
         prompt.is_listed = True
         if prompt.phase is Phase.SENDING:
             prompt.becomes(Phase.PENDING, self.now)
+        self.ledger.settle(prompt)
         server = self.server(prompt.backend)
         server.compare(self.ledger.queued_on(prompt.backend), self.now)
         session = self.find_session(prompt.client_id)
@@ -189,7 +192,7 @@ class Dispatch:
     def started(self, prompt: Prompt, now: float) -> None:
         """It runs."""
         if prompt.phase is not Phase.RUNNING:
-            self.views.changed()
+            self.views.changed(prompt.backend)
             prompt.becomes(Phase.RUNNING, now)
             prompt.is_listed = True
             prompt.runs += 1
@@ -223,7 +226,7 @@ class Dispatch:
         session = self.find_session(prompt.client_id)
         if session is not None:
             session.ended(prompt.prompt_id, now)
-        self.views.changed()
+        self.views.changed(prompt.backend)
         self.wake()
 
     # What the servers say
@@ -235,14 +238,15 @@ class Dispatch:
         if server.was_lost:
             self.catalogs.forget(backend)
             self.installed.changed(backend)
+        self.views.changed(backend)
         server.connected(now)
-        self.installed.changed(backend)
         self.wake()
 
     def disconnected(self, backend: Backend, now: float) -> None:
         """The observer's connection to ``backend`` is gone."""
         self.now = now
         self.server(backend).disconnected(bool(self.ledger.on(backend)), now)
+        self.views.changed(backend)
         self.wake()
 
     def heard(self, backend: Backend, document: Document, now: float) -> None:
@@ -292,11 +296,14 @@ class Dispatch:
         remaining = info.get("queue_remaining") if isinstance(info, dict) else None
         if isinstance(remaining, int) and not isinstance(remaining, bool) and remaining >= 0:
             server = self.server(backend)
-            if server.remaining != remaining:
-                self.views.changed()
+            self.views.changed(backend)
             server.told(remaining, self.ledger.queued_on(backend), self.now)
             self.scheduler.told(backend, remaining)
             self.wake()
+
+    def _is_watched(self, backend: Backend) -> bool:
+        server = self.servers.get(backend)
+        return server is not None and server.is_connected
 
     def _note_outputs(self, outputs: Any, backend: Backend, extra: Document) -> None:
         client_id = extra.get("client_id")

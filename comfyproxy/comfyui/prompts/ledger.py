@@ -152,8 +152,8 @@ class Ledger:
         """How many prompts ``backend`` should have in its queue, what runs included."""
         return sum(prompt.is_queued for prompt in self._by_backend.get(backend, {}).values())
 
-    def add(self, prompt: Prompt, submission: bytes = b"") -> None:
-        """Remember ``prompt``, and its ``submission`` if there is room for it."""
+    def add(self, prompt: Prompt, submission: bytes) -> None:
+        """Remember ``prompt``, and what it was submitted with."""
         former = self._active.get(prompt.prompt_id)
         if former is not None:
             self.drop(former)
@@ -161,15 +161,14 @@ class Ledger:
         self._active[prompt.prompt_id] = prompt
         self._by_backend.setdefault(prompt.backend, {})[prompt.prompt_id] = prompt
         self._by_client.setdefault(prompt.client_id, {})[prompt.prompt_id] = prompt
-        if submission:
-            self.keep(prompt, submission)
+        prompt.body = zlib.compress(submission, _LEVEL)
+        self._bodies += len(prompt.body)
 
-    def keep(self, prompt: Prompt, submission: bytes) -> None:
-        """Keep ``submission`` for ``prompt``, if there is room."""
-        body = zlib.compress(submission, _LEVEL)
-        if self._bodies - len(prompt.body) + len(body) <= self._max_bodies:
-            self._bodies += len(body) - len(prompt.body)
-            prompt.body = body
+    def settle(self, prompt: Prompt) -> None:
+        """``prompt`` is in the queue of its server: if there is no room, its submission is forgotten."""
+        if self._bodies > self._max_bodies:
+            self._bodies -= len(prompt.body)
+            prompt.body = b""
 
     def assign(self, prompt: Prompt, backend: Backend) -> None:
         """``prompt`` is on ``backend`` now, or on its way there."""

@@ -114,6 +114,7 @@ def _place_at(dispatch: Dispatch, prompt: Prompt, backend: Backend, is_running: 
         session.adds(backend, prompt.prompt_id, dispatch.now)
     prompt.becomes(Phase.PENDING, dispatch.now)
     prompt.is_listed = True
+    dispatch.ledger.settle(prompt)
     if is_running:
         dispatch.started(prompt, dispatch.now)
 

@@ -49,6 +49,7 @@ class Line:
 
     session: Session
     server: "Server"
+    backend: Backend
     is_open: bool = True
 
     @property
@@ -59,15 +60,15 @@ class Line:
         if self.is_open and not self.server.is_mute:
             data = payload.encode() if isinstance(payload, str) else payload
             now = self.server.rig.clock.seconds()
-            self.session.from_backend(self.server.backend, data, isinstance(payload, bytes), now)
+            self.session.from_backend(self.backend, data, isinstance(payload, bytes), now)
 
 
 class Server:
     """One simulated ComfyUI, and what is wrong with it.
 
     ``is_down``: no connection comes about. ``is_silent``: it takes requests and answers none. ``is_mute``:
-    its WebSockets say nothing. ``loses_answers``: those to prompts do not arrive; ``takes_and_is_silent``: it
-    takes a prompt and is silent from then on. ``statuses`` are what it answers to a method and a path in place of its own.
+    its WebSockets say nothing. ``loses_answers``: those to prompts do not arrive. ``takes_and_is_silent``: it
+    takes a prompt and is silent from then on. ``statuses`` are what it answers to a method and a path.
     """
 
     def __init__(self, rig: "Rig", backend: Backend, **manners: Any) -> None:
@@ -107,18 +108,18 @@ class Server:
         path, _, query = ask.target.decode().partition("?")
         body = json.loads(ask.body) if ask.body.startswith(b"{") else ask.body
         if self.is_down:
-            return Reply(self.backend, why="connection refused", was_sent=False)
+            return Reply(ask.backend, why="connection refused", was_sent=False)
         self.asked.append((ask.method.decode(), path, body))
         status = self.statuses.get((ask.method.decode(), path))
         if self.is_silent or status == 0:
-            return Reply(self.backend, why="no answer in time")
+            return Reply(ask.backend, why="no answer in time")
         if status is not None:
-            return reply(self.backend, Answer(status, b"{}"))
+            return reply(ask.backend, Answer(status, b"{}"))
         answer = self._routes.answer(Asked(ask.method.decode(), path, parse_query(query), {}, ask.body))
         if ask.method == b"POST" and path == "/prompt" and (self.loses_answers or self.takes_and_is_silent):
             self.is_silent = self.takes_and_is_silent
-            return Reply(self.backend, why="the connection was lost")
-        return reply(self.backend, answer)
+            return Reply(ask.backend, why="the connection was lost")
+        return reply(ask.backend, answer)
 
     def ask_directly(self, graph: Mapping[str, Any], **members: Any) -> str:
         """Somebody submits a prompt without the proxy; returns its id."""
@@ -238,7 +239,7 @@ class Rig:
         if server.is_down or server.is_silent:
             session.lost(backend, "connection refused", now)
             return
-        line = self.lines[key] = Line(session, server)
+        line = self.lines[key] = Line(session, server, backend)
         server.machine.clients.join(session.client_id, line)
         session.opened(backend, lambda payload, is_binary: None, now)
         server.machine.clients.answer(
@@ -247,15 +248,9 @@ class Rig:
 
     def disconnect(self, line: Line) -> None:
         line.is_open = False
-        del self.lines[line.session.client_id, self.server_backend(line)]
+        del self.lines[line.session.client_id, line.backend]
         line.server.machine.clients.leave(line.session.client_id)
-        line.session.lost(self.server_backend(line), "it closed", self.clock.seconds())
-
-    def server_backend(self, line: Line) -> Backend:
-        (backend,) = [
-            one for one in (*self.pool.backends, *self.pool.removed) if self.server(one) is line.server
-        ]
-        return backend
+        line.session.lost(line.backend, "it closed", self.clock.seconds())
 
     def turn(self, seconds: float = TURN) -> None:
         """Let so much time pass, and do in it what is to be done in the background."""

@@ -77,7 +77,7 @@ def test_a_server_that_does_not_answer_keeps_its_prompts(pool: Any, seconds: Pro
 
 def test_an_interrupt_without_an_id_stops_what_the_caller_runs(pool: Any, seconds: Prompt) -> None:
     page = pool.open("/ws?clientId=me")
-    mine, others = two_clients(pool, seconds)
+    _, others = two_clients(pool, seconds)
     ran = [server.running for server in pool.servers]
     pool.address = b"10.0.0.2"
     assert pool.ask("POST", "/interrupt") == (200, None)
@@ -197,7 +197,7 @@ def test_clearing_the_history_takes_the_callers_own_entries_only(pool: Any, seco
 
 
 def test_what_ended_with_its_server_is_cleared_too(pool: Any, seconds: Prompt) -> None:
-    mine, _ = two_clients(pool, seconds)
+    two_clients(pool, seconds)
     lost = pool.servers[0].running
     pool.kill(pool.servers[0])
     pool.turn(5)
