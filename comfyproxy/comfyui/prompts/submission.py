@@ -12,6 +12,7 @@ from comfyproxy.comfyui.callers import CALLER_KEY, Caller
 from comfyproxy.comfyui.identity import mint_prompt_id
 from comfyproxy.comfyui.prompts.dispatch import Dispatch
 from comfyproxy.comfyui.prompts.ledger import Prompt
+from comfyproxy.comfyui.prompts.losing import name_of
 from comfyproxy.comfyui.prompts.sending import Sent, Verdict, fields_of, send, with_members
 from comfyproxy.comfyui.prompts.withdrawing import take_back
 from comfyproxy.comfyui.scheduling.candidates import refusal
@@ -57,7 +58,7 @@ def submit(dispatch: Dispatch, head: RequestHead, body: bytes, document: Documen
         return Pin(known.backend, strict=True)
     able, lacks = yield from dispatch.catalogs.sort_out(candidates, submission.graph, dispatch.now)
     if not able:
-        named = {backend.address.name or backend.url: missing for backend, missing in lacks.items()}
+        named = {f"server {name_of(backend)}": missing for backend, missing in lacks.items()}
         return Respond(400, refusal(named, submission.graph))
     return (yield from _place(dispatch, submission, _nearest_first(dispatch, caller, able)))
 
