@@ -117,5 +117,8 @@ class Catalogs:
     def _divide(
         self, backends: Sequence[Backend], graph: Document
     ) -> tuple[list[Backend], Mapping[Backend, tuple[Lack, ...]]]:
-        lacks = {backend: self.lacking(backend, graph) for backend in backends}
+        # Servers that can run the same share a catalog, so a hundred of them are no more work than one.
+        catalogs = {id(kept): kept for kept in map(self._kept.get, backends) if kept is not None}
+        found = {key: lacking(graph, catalog) for key, catalog in catalogs.items()}
+        lacks = {backend: found.get(id(self._kept.get(backend)), ()) for backend in backends}
         return [backend for backend in backends if not lacks[backend]], lacks

@@ -57,7 +57,7 @@ def look_up_history(backend: Backend, prompt_id: str) -> Operation:
 
 def history_target(prompt_id: str) -> bytes:
     """What to ask for."""
-    return b"/history/" + quote(prompt_id, safe="").encode()
+    return b"/history/" + quote(prompt_id, safe="", errors="replace").encode()
 
 
 def read_history(reply: Reply, prompt_id: str) -> Found:

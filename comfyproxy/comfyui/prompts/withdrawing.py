@@ -96,7 +96,7 @@ def cancel(dispatch: Dispatch, prompt_ids: Sequence[str]) -> Operation:
 
 def _cancel_at(backend: Backend, prompt_id: str) -> Operation:
     """Cancel one prompt at ``backend``; returns whether there was something to cancel."""
-    target = b"/api/jobs/%b/cancel" % quote(prompt_id, safe="").encode()
+    target = b"/api/jobs/%b/cancel" % quote(prompt_id, safe="", errors="replace").encode()
     reply: Reply = yield Ask(backend, b"POST", target)
     told = cancelled(reply)
     if told is not None or reply.head is None:

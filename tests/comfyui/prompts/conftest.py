@@ -367,6 +367,12 @@ def make_rig() -> Callable[..., Rig]:
     return Rig
 
 
+@pytest.fixture(name="make_head")
+def _make_head() -> Callable[..., RequestHead]:
+    """See `make_head`."""
+    return make_head
+
+
 @pytest.fixture
 def rig() -> Rig:
     """A proxy before two servers, which it knows already."""
