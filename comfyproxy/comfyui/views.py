@@ -198,7 +198,7 @@ class Views:
     def _pages(self, backends: Sequence[Backend], wanted: JobsQuery, now: float) -> Steps:
         """What each server says; only those are asked that have not just been asked the same."""
         target = wanted.target(_spare(sum(1 for _ in self._known())))
-        self._kept.keep_only(set(backends))
+        self._kept.keep_only(frozenset(backends))
         found = {one: page for one in backends if (page := self._kept.get(one, target, now)) is not None}
         others = [backend for backend in backends if backend not in found]
         versions = {backend: self._kept.version(backend) for backend in others}

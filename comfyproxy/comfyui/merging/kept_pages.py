@@ -3,6 +3,7 @@
 In a large pool something changes somewhere all the time, and then only that server has to be asked again.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
 
 from comfyproxy.comfyui.merging.jobs import JobsPage
@@ -15,53 +16,66 @@ history goes without one."""
 LIFETIME = 0.5
 """Seconds that a page of any other server counts."""
 
-MAX_ROWS = 1024
-MAX_PAGES = 8
-"""Jobs of a page that is kept, and pages that are kept of a server, at most."""
+MAX_ROWS = 100_000
+"""Jobs that are kept, of all servers, at most: some 200 MB. The page asks for 300 of each server."""
+
+Version = tuple[int, int]
 
 
 class KeptPages:
     """The latest pages; ``is_watched`` says of a server whether its events are heard."""
 
-    def __init__(self, is_watched: Callable[[Backend], bool]) -> None:
+    def __init__(self, is_watched: Callable[[Backend], bool], max_rows: int = MAX_ROWS) -> None:
         self._is_watched = is_watched
-        self._pages: dict[Backend, dict[bytes, tuple[float, JobsPage]]] = {}
+        self._pages: OrderedDict[tuple[Backend, bytes], tuple[Version, float, JobsPage]] = OrderedDict()
+        self._left = max_rows
         self._versions: dict[Backend, int] = {}
         self._version = 0
 
     def changed(self, backend: Backend | None = None) -> None:
         """``backend``, or any of them, may have other jobs than before."""
         if backend is None:
-            self._pages.clear()
-            self._versions.clear()
             self._version += 1
         else:
-            self._pages.pop(backend, None)
             self._versions[backend] = self._versions.get(backend, 0) + 1
 
-    def version(self, backend: Backend) -> tuple[int, int]:
+    def version(self, backend: Backend) -> Version:
         """Another one after each change of ``backend``."""
         return self._version, self._versions.get(backend, 0)
 
     def get(self, backend: Backend, target: bytes, now: float) -> JobsPage | None:
         """What ``backend`` answered to ``target``, if that still counts."""
-        asked, page = self._pages.get(backend, {}).get(target, (0.0, None))
+        kept = self._pages.get((backend, target))
+        if kept is None:
+            return None
+        version, asked, page = kept
         lifetime = WATCHED_LIFETIME if self._is_watched(backend) else LIFETIME
-        return page if page is not None and now - asked < lifetime else None
+        return page if version == self.version(backend) and now - asked < lifetime else None
 
-    def put(self, page: JobsPage, target: bytes, version: tuple[int, int], now: float) -> None:
+    def put(self, page: JobsPage, target: bytes, version: Version, now: float) -> None:
         """Keep ``page``; its server was asked for ``target`` at the time ``now``, when `version` was that."""
-        if version != self.version(page.backend) or not page.is_whole or len(page.jobs) > MAX_ROWS:
-            return
-        pages = self._pages.setdefault(page.backend, {})
-        pages.pop(target, None)
-        pages[target] = (now, page)
-        if len(pages) > MAX_PAGES:
-            del pages[next(iter(pages))]
+        key = page.backend, target
+        if key in self._pages:
+            self._drop(key)
+        if page.is_whole:
+            self._pages[key] = version, now, page
+            self._left -= _size(page)
+            while self._left < 0:
+                self._drop(next(iter(self._pages)))
 
-    def keep_only(self, backends: set[Backend]) -> None:
+    def keep_only(self, backends: frozenset[Backend]) -> None:
         """Forget the servers that are not among ``backends``."""
-        for gone in self._pages.keys() - backends:
-            del self._pages[gone]
+        for key in [key for key in self._pages if key[0] not in backends]:
+            self._drop(key)
         if self._versions.keys() - backends:
-            self.changed()
+            self._versions.clear()
+            self._version += 1
+
+    def _drop(self, key: tuple[Backend, bytes]) -> None:
+        _, _, page = self._pages.pop(key)
+        self._left += _size(page)
+
+
+def _size(page: JobsPage) -> int:
+    """A page without jobs takes room, too."""
+    return len(page.jobs) + 1

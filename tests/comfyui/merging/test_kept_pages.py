@@ -1,7 +1,7 @@
 """What servers said of their jobs, until something changes there."""
 
 from comfyproxy.comfyui.merging.jobs import JobsPage
-from comfyproxy.comfyui.merging.kept_pages import LIFETIME, MAX_PAGES, MAX_ROWS, WATCHED_LIFETIME, KeptPages
+from comfyproxy.comfyui.merging.kept_pages import LIFETIME, WATCHED_LIFETIME, KeptPages
 from tests.comfyui.merging.servers import A, B, job
 
 PAGE_A, PAGE_B = JobsPage(A, [job("a")], 1), JobsPage(B, [job("b")], 1)
@@ -42,28 +42,37 @@ def test_what_was_asked_before_a_change_is_not_kept() -> None:
         assert pages.get(A, b"/x", 10.0) is None
 
 
-def test_half_a_page_and_a_large_one_are_not_kept() -> None:
-    large = JobsPage(A, [job("a")] * (MAX_ROWS + 1), MAX_ROWS + 1)
-    for page in (JobsPage(A, [], 0, is_whole=False), large):
-        assert kept(page).get(A, b"/x", 10.0) is None
+def test_half_a_page_is_not_kept() -> None:
+    pages = kept(PAGE_A)
+    pages.put(JobsPage(A, [], 0, is_whole=False), b"/x", pages.version(A), 10.0)
+    assert pages.get(A, b"/x", 10.0) is None
 
 
 def test_of_many_pages_the_latest_are_kept() -> None:
-    pages = kept(PAGE_A)
-    for place in range(MAX_PAGES):
+    pages = KeptPages(lambda _backend: True, max_rows=6)
+    for place in range(4):
         pages.put(PAGE_A, b"/%d" % place, pages.version(A), 10.0)
-    assert pages.get(A, b"/x", 10.0) is None
-    assert pages.get(A, b"/0", 10.0) is PAGE_A
+    assert [place for place in range(4) if pages.get(A, b"/%d" % place, 10.0)] == [1, 2, 3]
+    pages.put(PAGE_A, b"/1", pages.version(A), 10.0)
+    pages.put(PAGE_A, b"/4", pages.version(A), 10.0)
+    assert [place for place in range(5) if pages.get(A, b"/%d" % place, 10.0)] == [1, 3, 4]
+
+
+def test_a_page_that_is_too_large_is_not_kept() -> None:
+    pages = KeptPages(lambda _backend: True, max_rows=2)
+    pages.put(PAGE_A, b"/x", pages.version(A), 10.0)
+    pages.put(JobsPage(B, [job("b")] * 3, 3), b"/x", pages.version(B), 10.0)
+    assert pages.get(A, b"/x", 10.0) is pages.get(B, b"/x", 10.0) is None
 
 
 def test_servers_that_left_are_forgotten() -> None:
     pages = kept(PAGE_A, PAGE_B)
     version = pages.version(A)
-    pages.keep_only({B})
+    pages.keep_only(frozenset((B,)))
     assert pages.get(A, b"/x", 10.0) is None
     assert pages.get(B, b"/x", 10.0) is PAGE_B
     assert pages.version(A) == version
     pages.changed(A)
     version = pages.version(A)
-    pages.keep_only({B})
+    pages.keep_only(frozenset((B,)))
     assert pages.version(A) != version
