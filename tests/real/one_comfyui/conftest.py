@@ -1,4 +1,4 @@
-"""Pools that must behave as one ComfyUI: two and three real servers, and simulated ones of both ages.
+"""Pools that must behave as one ComfyUI: three real servers, and three simulated ones of either age.
 
 With COMFYPROXY_REAL_DIRECT=1 a pool is its first server, and what the tests ask for is what that one does.
 """
@@ -19,8 +19,8 @@ COLOURS = (0xCC0000, 0x00CC00, 0x0000CC, 0xCCCC00, 0xCC00CC, 0x00CCCC, 0xCCCCCC,
 
 PLACEMENT = ("--placement", "prompt")
 
+REAL = "real"
 SIMULATED = ("simulated", "simulated, without /api/jobs")
-REAL = ("two real", "three real")
 
 
 @pytest.fixture(scope="session")
@@ -77,9 +77,9 @@ def servers_of(
     started: dict[str, tuple[SimulatedServer, ...]] = {}
 
     def servers(kind: str) -> tuple[ComfyUI, ...] | tuple[SimulatedServer, ...]:
-        if kind in REAL:
+        if kind == REAL:
             two: tuple[ComfyUI, ...] = request.getfixturevalue("comfyuis")
-            return two if kind == "two real" or DIRECT else (*two, request.getfixturevalue("third_comfyui"))
+            return two if DIRECT else (*two, request.getfixturevalue("third_comfyui"))
         if kind not in started:
             options = ("--no-jobs-api",) if "without" in kind else ()
             started[kind] = start_simulated(1 if DIRECT else 3, *options)
@@ -88,14 +88,12 @@ def servers_of(
     return servers
 
 
-@pytest.fixture(scope="module", params=[*REAL, *SIMULATED])
+@pytest.fixture(scope="module", params=[REAL, *SIMULATED])
 def pool(
     request: pytest.FixtureRequest, front: Front, servers_of: Callable[[str], tuple[ComfyUI, ...]]
 ) -> Pool:
     """Servers behind one address, in each of the kinds."""
-    if DIRECT and request.param == "three real":
-        pytest.skip("without a proxy it is the first server, as with two")
     servers = servers_of(request.param)
     url = front(*(server.url for server in servers), options=PLACEMENT)
-    singles = request.getfixturevalue("singles") if request.param in REAL else None
+    singles = request.getfixturevalue("singles") if request.param == REAL else None
     return Pool(url, servers[:1] if DIRECT else servers, singles)

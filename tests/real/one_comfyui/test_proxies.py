@@ -33,23 +33,25 @@ async def test_a_proxy_that_starts_again_finds_its_prompts_and_tells_their_clien
     servers: tuple[SimulatedServer, ...], arguments: tuple[str, ...], proxy: StartProxy, kill: bool
 ) -> None:
     balancer: Proxy = proxy(*arguments)
-    pool, client_id = Pool(balancer.url, servers), uuid.uuid4().hex
+    pool, client_id, screen = Pool(balancer.url, servers), uuid.uuid4().hex, Screen()
     async with script_client(pool.url, client_id=client_id, keeps_cookies=False) as client:
-        first = await start(client, Screen(), pool.long(3.0))
-        prompts = [first] + [await client.queue(pool.long(1.0)) for _ in range(4)]
+        first = await start(client, screen, pool.long(40.0))
+        others = [await client.queue(pool.long(0.5)) for _ in range(4)]
         await asyncio.to_thread(balancer.restart, kill=kill)
-    screen = Screen()
-    screen.active = first
     async with script_client(pool.url, client_id=client_id, keeps_cookies=False) as client:
         queue = await client.get("/queue")
         known = {row[1] for row in queue["queue_running"] + queue["queue_pending"]}
-        assert known | (await client.get("/history")).keys() >= set(prompts)
+        assert known | (await client.get("/history")).keys() >= {first, *others}
+        screen.active = None
+        while screen.active != first:
+            screen.see(await client.next_event())
+        await client.post("/interrupt", {"prompt_id": first})
         await watch(client, screen, first)
-        history = await client.histories(prompts)
-        for prompt_id in prompts:
+        history = await client.histories(others)
+        for prompt_id in others:
             [image] = output_images(history[prompt_id])
             pool.check(prompt_id, 0, await client.view(image))
-    assert set(screen.ended.values()) == {"execution_success"}
+    assert screen.ended[first] == "execution_interrupted"
 
 
 async def test_either_of_two_proxies_answers_for_the_prompts_of_the_other(

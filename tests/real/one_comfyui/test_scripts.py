@@ -213,7 +213,7 @@ async def test_previews_are_those_of_the_job_that_is_shown(pool: Pool) -> None:
         pytest.skip("a real ComfyUI shows previews only with a model")
     async with script_client(pool.url, keeps_cookies=False) as client:
         await client.socket.send_json({"type": "feature_flags", "data": {"supports_preview_metadata": True}})
-        screen, previewed = Screen(), Counter[str]()
+        screen, previewed = Screen(is_page=True), Counter[str]()
         prompts = [await client.queue(pool.long(0.5)) for _ in range(len(pool.servers) + 1)]
         while not set(prompts) <= set(screen.idle):
             message = await client.socket.receive(timeout=30)

@@ -176,12 +176,14 @@ class ComfyUIPage(Tab):
         """Open the panel that lists what was run."""
         self.page.get_by_role("button", name="Queue (q)").click()
 
-    def see_in_queue_panel(self, file: dict[str, str]) -> None:
-        """Wait until the open panel shows this picture."""
-        named = f"[src*='filename={file['filename']}']"
-        if file["subfolder"]:
-            named += f"[src*='subfolder={quote(file['subfolder'], safe='')}']"
-        picture = self.page.locator(f"img.task-output-image{named}")
+    def grow(self, height: int) -> None:
+        """Make the window so high: the queue panel has no more pictures than fit."""
+        self.page.set_viewport_size({"width": 1280, "height": height})
+
+    def see_in_queue_panel(self, *files: dict[str, str]) -> None:
+        """Wait until the open panel shows one of these pictures."""
+        named = [f"[src*='filename={file['filename']}']{_in_subfolder(file['subfolder'])}" for file in files]
+        picture = self.page.locator(", ".join(f"img.task-output-image{one}" for one in named))
         picture.first.wait_for(timeout=SHOWS_WITHIN)
 
     def received(self, file: dict[str, str]) -> bytes:
@@ -201,3 +203,7 @@ class ComfyUIPage(Tab):
 def _file_named_by(url: str) -> dict[str, str]:
     query = dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
     return {name: query.get(name, "") for name in ("filename", "subfolder", "type")}
+
+
+def _in_subfolder(name: str) -> str:
+    return f"[src*='subfolder={quote(name, safe='')}']" if name else ""

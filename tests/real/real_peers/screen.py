@@ -18,15 +18,20 @@ _OF_A_JOB = {"execution_cached", "executing", "executed", "progress", "progress_
 
 
 class Screen:
-    """Follows the events of one WebSocket; an event that a page would misread is an AssertionError."""
+    """Follows the events of one WebSocket; an event that would be misread is an AssertionError.
 
-    def __init__(self) -> None:
+    A page (``is_page``: it has sent `feature_flags`) hears of each end once. A script may be told again, so
+    that one which waits for its prompts in turn finds the end of each.
+    """
+
+    def __init__(self, *, is_page: bool = False) -> None:
         self.active: str | None = None
         self.greetings = 0
         self.queue_remaining = -1
         self.ended: dict[str, str] = {}
         self.pictures: dict[str, list[dict[str, str]]] = {}
         self.idle: list[str] = []
+        self._is_page = is_page
 
     def see(self, event: dict[str, Any]) -> None:
         """Take in the next event."""
@@ -36,17 +41,17 @@ class Screen:
             self.greetings += "sid" in data
             self.queue_remaining = data["status"]["exec_info"]["queue_remaining"]
         elif kind == "execution_start":
-            assert prompt_id not in self.ended, f"{prompt_id} starts again after its end"
+            assert not (self._is_page and prompt_id in self.ended), f"{prompt_id} starts after its end"
             self.active = prompt_id
         elif kind in _ENDS:
-            assert prompt_id not in self.ended, f"{prompt_id} ends twice"
-            self.ended[prompt_id] = kind
+            assert not (self._is_page and prompt_id in self.ended), f"{prompt_id} ends twice"
+            assert self.ended.setdefault(prompt_id, kind) == kind
         elif kind in _OF_A_JOB and prompt_id is not None:
             assert prompt_id == self.active, f"{kind} of {prompt_id} while {self.active} is shown"
         if kind == "executed":
-            self.pictures.setdefault(prompt_id, []).extend(data["output"].get("images", ()))
+            pictures = self.pictures.setdefault(prompt_id, [])
+            pictures += [one for one in data["output"].get("images", ()) if one not in pictures]
         if kind == "executing" and data["node"] is None:
-            assert prompt_id not in self.idle, f"nothing of {prompt_id} is executing, for the second time"
             self.idle.append(prompt_id)
             self.active = None
 
