@@ -15,5 +15,7 @@ one. Requests say in several ways whose they are:
 - `files` reads names of files, `ownership` knows which backend made which, `replication` copies those that a
   prompt loads (`inputs` finds them, `forms` uploads them), and `file_routes` are the requests for them;
 - `logs` and `broadcast` are for the page's terminal, and for what all backends are to do;
+- `views` shows the queues, histories and jobs of all backends as one, `installed` what they can run and are;
+  `merging` makes the answers of what they say;
 - `router` puts them together, one router for each placement.
 """

@@ -216,8 +216,7 @@ def _rank(job: Document, query: JobsQuery, showing: Showing) -> float:
     """What the list is sorted by."""
     if query.by_duration:
         return _duration(job)
-    created: float = showing.created(job["id"]) or job["create_time"]
-    return created
+    return showing.create_time(job["id"], job["create_time"])
 
 
 def _sightings(page: JobsPage) -> Iterator[Sighting]:

@@ -5,9 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from comfyproxy.comfyui.callers import CALLER_KEY
+from comfyproxy.comfyui.merging.documents import is_number
 from comfyproxy.comfyui.merging.known import INTERRUPTED, Known, Row, Status, known_row
 from comfyproxy.comfyui.wire import Document
 from comfyproxy.core.balancing.backend import Backend
+
+MOMENT = 1000
+"""Milliseconds that a prompt takes to its server, or that the server's clock is wrong, which nobody minds."""
 
 
 def _never(_name: str) -> bool:
@@ -66,7 +70,7 @@ class Showing:
     def job(self, job: Document, backend: Backend) -> Document:
         """``job`` of ``backend``, from its list or in full."""
         changed: Document = {}
-        if created := self.created(job["id"]):
+        if (created := self.create_time(job["id"], job["create_time"])) != job["create_time"]:
             changed["create_time"] = created
         for name in ("preview_output", "outputs"):
             if name in job:
@@ -77,6 +81,11 @@ class Showing:
             changed["workflow"] = workflow | {"extra_data": self._extra(extra, job["id"])}
         return job | changed
 
+    def create_time(self, prompt_id: str, said: float) -> float:
+        """When that prompt was created, of which its server ``said`` when it came to it."""
+        created = self.created(prompt_id)
+        return created if created and abs(said - created) > MOMENT else said
+
     def _extra(self, extra: Document, prompt_id: str) -> Document:
         client = extra.get("client_id")
         hidden = {CALLER_KEY}
@@ -84,8 +93,9 @@ class Showing:
             hidden.add("client_id")
         if not hidden.isdisjoint(extra):
             extra = {name: value for name, value in extra.items() if name not in hidden}
-        created = self.created(prompt_id)
-        return extra | {"create_time": created} if created else extra
+        said = extra.get("create_time")
+        created = self.create_time(prompt_id, said if is_number(said) else 0)
+        return extra | {"create_time": created} if created != said and created else extra
 
 
 PLAIN = Showing()

@@ -152,9 +152,9 @@ def test_a_prompt_that_ended_on_two_servers_is_listed_once() -> None:
 
 
 def test_a_moved_prompt_keeps_the_time_of_its_creation() -> None:
-    showing = Showing(created=lambda _prompt_id: START - 7)
+    showing = Showing(created=lambda _prompt_id: START - 7000)
     found = json.loads(merge_history([reply(A, history(entry("a")))], ALL, showing=showing))
-    assert found["a"]["prompt"][3]["create_time"] == START - 7
+    assert found["a"]["prompt"][3]["create_time"] == START - 7000
 
 
 @pytest.mark.parametrize(

@@ -207,7 +207,7 @@ def test_half_an_answer_says_nothing_against_a_prompt() -> None:
 
 
 def test_a_moved_prompt_keeps_the_time_of_its_creation() -> None:
-    pages = page(A, job("a", "pending", START + 9)), page(B, job("b", "pending", START + 5))
+    pages = page(A, job("a", "pending", START + 9000)), page(B, job("b", "pending", START + 5))
     showing = Showing(created=lambda prompt_id: START if prompt_id == "a" else 0)
     listed = json.loads(merge_jobs(pages, ALL, showing=showing))["jobs"]
     assert [(one["id"], one["create_time"]) for one in listed] == [("b", START + 5), ("a", START)]

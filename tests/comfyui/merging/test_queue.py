@@ -70,7 +70,7 @@ def test_a_prompt_that_one_server_has_twice_is_listed_twice() -> None:
 
 def test_a_moved_prompt_keeps_the_time_of_its_creation() -> None:
     showing = Showing(created=lambda _prompt_id: START)
-    document = json.loads(merge_queue([reply(A, queue([], [row("p", 0, START + 99)]))], showing=showing))
+    document = json.loads(merge_queue([reply(A, queue([], [row("p", 0, START + 9999)]))], showing=showing))
     assert document["queue_pending"][0][3]["create_time"] == START
 
 

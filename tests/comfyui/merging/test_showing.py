@@ -17,7 +17,7 @@ def mark(outputs: Any, backend: Backend) -> Any:
 
 
 SHOWING = Showing(lambda name: name == "SaveImage", mark, lambda client: client == "ours")
-KNOWING = Showing(mark=mark, created=lambda prompt_id: START - 5 if prompt_id == "p" else 0)
+KNOWING = Showing(mark=mark, created=lambda prompt_id: START - 5000 if prompt_id == "p" else 0)
 
 
 def test_what_is_not_ours_stays_as_it_is() -> None:
@@ -39,14 +39,25 @@ def test_whose_a_prompt_is_is_not_shown() -> None:
 
 
 def test_a_prompt_was_created_when_the_proxy_got_it() -> None:
-    assert KNOWING.row(row("p"))[3]["create_time"] == START - 5
-    assert KNOWING.entry(entry("p"), A)["prompt"][3]["create_time"] == START - 5
-    assert KNOWING.job(job("p"), A)["create_time"] == START - 5
+    assert KNOWING.row(row("p"))[3]["create_time"] == START - 5000
+    assert KNOWING.entry(entry("p"), A)["prompt"][3]["create_time"] == START - 5000
+    assert KNOWING.job(job("p"), A)["create_time"] == START - 5000
 
 
 def test_where_the_proxy_does_not_know_when_the_server_is_believed() -> None:
     assert KNOWING.row(row("q"))[3]["create_time"] == START
     assert KNOWING.job(job("q"), A)["create_time"] == START
+
+
+def test_what_differs_by_a_moment_is_as_the_server_says() -> None:
+    showing = Showing(created=lambda _prompt_id: START - 500)
+    assert showing.row(row("p"))[3]["create_time"] == START
+    assert showing.job(job("p"), A)["create_time"] == START
+
+
+def test_a_time_that_the_server_does_not_say_is_the_proxys() -> None:
+    assert KNOWING.row(row("p", created=None))[3]["create_time"] == START - 5000
+    assert "create_time" not in KNOWING.row(row("q", created=None))[3]
 
 
 def test_outputs_are_marked() -> None:
@@ -65,9 +76,9 @@ def test_a_strange_workflow_stays_as_it_is(workflow: object) -> None:
 
 def test_the_workflow_of_a_job_says_the_same_as_a_row() -> None:
     given = job("p", workflow={"prompt": {}, "extra_data": {"client_id": "ours", "create_time": START}})
-    showing = Showing(is_nobody=lambda client: client == "ours", created=lambda _prompt_id: START - 5)
+    showing = Showing(is_nobody=lambda client: client == "ours", created=lambda _prompt_id: START - 5000)
     workflow = showing.job(given, A)["workflow"]
-    assert workflow == {"prompt": {}, "extra_data": {"create_time": START - 5}}
+    assert workflow == {"prompt": {}, "extra_data": {"create_time": START - 5000}}
 
 
 def test_a_row_of_our_own_is_shown_alike() -> None:
