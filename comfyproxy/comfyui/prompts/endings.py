@@ -21,11 +21,6 @@ class Endings:
         """The oldest first."""
         return (known for known, _, _ in tuple(self._kept.values()))
 
-    def owner(self, prompt_id: str) -> str | None:
-        """Whose that prompt was, if it is one of them."""
-        kept = self._kept.get(prompt_id)
-        return None if kept is None else kept[1]
-
     def add(self, known: Known, owner: str, size: int) -> None:
         """Remember ``known`` of ``owner``, whose submission takes ``size`` octets."""
         self.remove(known.prompt_id)

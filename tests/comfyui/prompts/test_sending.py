@@ -102,7 +102,7 @@ def test_files_of_other_names_are_named_so(rig: Any, seconds: Prompt) -> None:
 
 
 def test_a_prompt_whose_files_are_elsewhere_goes_there(rig: Any, seconds: Prompt) -> None:
-    first, second = rig.pool.backends
+    _, second = rig.pool.backends
     lacking = (Lacking(FileRef("input", "", "one.png"), (second,)),)
 
     def bring(document: Any, target: Any, *_: Any) -> Any:
