@@ -38,6 +38,7 @@ class Catalogs:
         self._kept: dict[Backend, Catalog] = {}
         self._asked: dict[Backend, float] = {}
         self._read: OrderedDict[bytes, Catalog] = OrderedDict()
+        self._under_way: set[Backend] = set()
         self._used = -LIFETIME
 
     def get(self, backend: Backend) -> Catalog | None:
@@ -48,6 +49,10 @@ class Catalogs:
         """``backend`` may be another than before."""
         self._kept.pop(backend, None)
         self._asked.pop(backend, None)
+
+    def is_answered(self, backend: Backend) -> bool:
+        """Whether ``backend`` was asked and has had its time to answer."""
+        return backend in self._asked and backend not in self._under_way
 
     def due(self, backends: Iterable[Backend], now: float) -> list[Backend]:
         """Those who are to be asked: whom nobody has asked yet, and while prompts come, those asked long
@@ -63,11 +68,14 @@ class Catalogs:
         """Ask ``backends`` what they can run."""
         for start in range(0, len(backends), AT_ONCE):
             batch = backends[start : start + AT_ONCE]
-            for backend in batch:
-                self._asked[backend] = now
-            replies: tuple[Reply, ...] = yield tuple(
-                Ask(backend, b"GET", b"/object_info", timeout=TIMEOUT) for backend in batch
-            )
+            self._asked.update(dict.fromkeys(batch, now))
+            self._under_way.update(batch)
+            try:
+                replies: tuple[Reply, ...] = yield tuple(
+                    Ask(backend, b"GET", b"/object_info", timeout=TIMEOUT) for backend in batch
+                )
+            finally:
+                self._under_way.difference_update(batch)
             for reply in replies:
                 self.note(reply, now)
                 if reply.status == 200:

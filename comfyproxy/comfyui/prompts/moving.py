@@ -33,15 +33,17 @@ def plan_moves(dispatch: Dispatch) -> Iterator[Operation]:
     candidates = dispatch.candidates()
     yield from _leave(dispatch, candidates)
 
+    takers = [backend for backend in candidates if dispatch.catalogs.is_answered(backend)]
+
     def movable(prompt_id: str) -> bool:
         prompt = dispatch.ledger.get(prompt_id)
         return prompt is not None and is_movable(prompt, dispatch.now)
 
     def can_run(prompt_id: str, backend: Backend) -> bool:
         prompt = dispatch.ledger.get(prompt_id)
-        return backend in candidates and prompt is not None and bool(able_to_run(dispatch, prompt, [backend]))
+        return backend in takers and prompt is not None and bool(able_to_run(dispatch, prompt, [backend]))
 
-    for _ in candidates:
+    for _ in takers:
         move = dispatch.scheduler.next_move(dispatch.now, movable, can_run)
         if move is None:
             return

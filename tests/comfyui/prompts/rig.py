@@ -67,7 +67,8 @@ class Server:
 
     ``is_down``: no connection comes about. ``is_silent``: it takes requests and answers none. ``is_mute``:
     its WebSockets say nothing. ``loses_answers``: those to prompts do not arrive. ``takes_and_is_silent``: it
-    takes a prompt and is silent from then on. ``statuses`` are what it answers to a method and a path.
+    takes a prompt and is silent from then on. ``statuses`` are what it answers to a method and a path, in
+    the content coding ``coding`` as it says.
     """
 
     def __init__(self, rig: "Rig", backend: Backend, **manners: Any) -> None:
@@ -75,6 +76,7 @@ class Server:
         self.backend = backend
         self.is_down = self.is_silent = self.is_mute = False
         self.loses_answers = self.takes_and_is_silent = False
+        self.coding = ""
         self.asked: list[tuple[str, str, Any]] = []
         self.statuses: dict[tuple[str, str], int] = {}
         self._manners = manners
@@ -113,7 +115,8 @@ class Server:
         if self.is_silent or status == 0:
             return Reply(ask.backend, why="no answer in time")
         if status is not None:
-            return reply(ask.backend, Answer(status, b"{}"))
+            fields = {"Content-Encoding": self.coding} if self.coding else {}
+            return reply(ask.backend, Answer(status, b"{}", fields))
         answer = self._routes.answer(Asked(ask.method.decode(), path, parse_query(query), {}, ask.body))
         if ask.method == b"POST" and path == "/prompt" and (self.loses_answers or self.takes_and_is_silent):
             self.is_silent = self.takes_and_is_silent

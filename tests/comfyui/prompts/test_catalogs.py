@@ -104,3 +104,14 @@ def test_answers_are_shared_with_whoever_shows_them(pool: Pool) -> None:
     pool.classes[pool.backends[1]] = None
     pool.run(catalogs.fetch(pool.backends[:2], 7.0))
     assert shared == [(0, 7.0)]
+
+
+def test_it_is_known_who_still_has_to_answer(pool: Pool) -> None:
+    catalogs, backend = Catalogs(), pool.backends[0]
+    assert not catalogs.is_answered(backend)
+    fetching = catalogs.fetch([backend], 0.0)
+    next(fetching)
+    assert not catalogs.is_answered(backend)
+    assert catalogs.due([backend], 0.0) == []
+    fetching.close()
+    assert catalogs.is_answered(backend)

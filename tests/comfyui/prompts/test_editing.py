@@ -54,6 +54,19 @@ def test_what_runs_is_not_deleted(pool: Any, seconds: Prompt) -> None:
     assert pool.dispatch.ledger.get(ran) is not None
 
 
+def test_what_runs_beside_it_and_is_listed_as_waiting_is_interrupted(pool: Any, seconds: Prompt) -> None:
+    two_clients(pool, seconds)
+    _, queue = pool.ask("GET", "/queue")
+    shown = [row[1] for row in queue["queue_running"]]
+    beside = [server.running for server in pool.servers if server.running not in shown]
+    assert len(shown) == 1
+    assert [row[1] for row in queue["queue_pending"][: len(beside)]] == beside
+    assert pool.ask("POST", "/queue", {"delete": beside}) == (200, None)
+    pool.turn(0)
+    assert [server.running in shown for server in pool.servers].count(True) == 1
+    assert not {server.running for server in pool.servers} & set(beside)
+
+
 def test_an_unknown_prompt_is_deleted_everywhere(pool: Any, seconds: Prompt) -> None:
     assert pool.ask("POST", "/queue", {"delete": ["nobody-knows"]}) == (200, None)
     assert all({"delete": ["nobody-knows"]} in server.posts("/queue") for server in pool.servers)
@@ -226,3 +239,11 @@ def test_a_prompt_that_waits_for_a_server_is_withdrawn_at_once(pool: Any, second
 def test_what_is_no_object_is_for_a_server_to_refuse(pool: Any, path: str) -> None:
     decision = pool.decide("POST", path, "Accept: */*", body=b"[1]")
     assert isinstance(decision, Default)
+
+
+def test_an_edit_that_names_nothing_asks_nobody(pool: Any) -> None:
+    for server in pool.servers:
+        server.asked.clear()
+    assert pool.ask("POST", "/queue", {}) == (200, None)
+    assert pool.ask("POST", "/history", {}) == (200, None)
+    assert [server.asked for server in pool.servers] == [[], []]

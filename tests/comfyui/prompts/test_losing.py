@@ -5,6 +5,9 @@ from typing import Any
 
 import pytest
 
+from comfyproxy.comfyui.prompts.ledger import Phase
+from comfyproxy.comfyui.prompts.locating import Found, Place
+from comfyproxy.comfyui.prompts.losing import conclude, give_up, lose
 from comfyproxy.core.config import ComfyUIConfig
 
 Prompt = Callable[..., dict[str, Any]]
@@ -163,4 +166,54 @@ def test_a_prompt_that_ended_while_its_server_could_not_be_reached_is_told_of(
     rig.turn(2)
     assert page.told(one)[-2:] == ["execution_success", "end"]
     assert "executed" in page.told(one)
+    assert page.remaining == 0
+
+
+def test_what_was_withdrawn_is_not_brought_elsewhere(rig: Any, seconds: Prompt) -> None:
+    one = rig.submit(seconds(20), client_id="me")
+    prompt = rig.prompt(one)
+    prompt.is_withdrawn = True
+    lose(rig.dispatch, prompt, "was lost")
+    assert rig.dispatch.ledger.get(one) is None
+    assert rig.dispatch.stranded == {}
+
+
+def test_a_prompt_of_which_nothing_was_kept_ends_with_an_error(rig: Any, seconds: Prompt) -> None:
+    page = rig.open("/ws?clientId=me")
+    both_busy(rig, seconds)
+    rig.turn(1)
+    server = rig.servers[0]
+    waiting = server.pending[0]
+    rig.prompt(waiting).body = b""
+    rig.kill(server)
+    rig.turn(5)
+    assert page.told(waiting)[-2:] == ["execution_error", "end"]
+
+
+def test_a_prompt_on_its_way_to_a_server_is_not_given_up_with_it(rig: Any, seconds: Prompt) -> None:
+    one = rig.submit(seconds(20), client_id="me")
+    prompt = rig.prompt(one)
+    prompt.becomes(Phase.SENDING, rig.clock.seconds())
+    give_up(rig.dispatch, prompt.backend)
+    assert rig.prompt(one) is prompt
+    assert rig.dispatch.stranded == {}
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {},
+        {"outputs": [], "status": []},
+        {"outputs": {"1": 5}, "status": {"messages": 5}},
+        {"outputs": {}, "status": {"messages": [5, [], ["x"], ["x", 5], [5, {}]]}},
+    ],
+)
+def test_a_history_that_says_nothing_still_says_that_it_is_over(
+    rig: Any, seconds: Prompt, entry: dict[str, Any]
+) -> None:
+    page = rig.open("/ws?clientId=me")
+    one = rig.submit(seconds(20), client_id="me")
+    rig.turn(1)
+    conclude(rig.dispatch, rig.prompt(one), Found(Place.HISTORY, entry))
+    assert page.told(one)[-1] == "end"
     assert page.remaining == 0
