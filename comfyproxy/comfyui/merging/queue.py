@@ -1,7 +1,13 @@
-"""GET /queue of the pool: what runs and what waits on any server."""
+"""GET /queue of the pool: what runs and what waits on any server.
+
+One ComfyUI runs one prompt at a time, and some programs rely on it (``comfyui-utils`` asserts it). So
+what has run for longest is what runs, and what runs beside it on other servers comes first of what waits.
+``/api/jobs``, which the page reads, calls all of it ``in_progress``.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from comfyproxy.comfyui.merging.documents import is_number, read, write_list
@@ -53,7 +59,8 @@ def merge_queue(
 ) -> bytes:
     """The answer to ``GET /queue``, made of those of the servers, who were asked at the time ``asked``.
 
-    ``known`` are the prompts of which the proxy knows. What waits is in the order of its numbers.
+    ``known`` are the prompts of which the proxy knows. What runs is in the order in which it began as far as
+    that is known, what waits in the order of its numbers.
     """
     queues = {reply.backend: queue for reply in replies if (queue := read_queue(reply)) is not None}
     found = [queued for queue in queues.values() for queued in queue]
@@ -68,10 +75,17 @@ def merge_queue(
             rows[record.status].append(showing.known_row(record))
     for listed in rows.values():
         listed.sort(key=lambda row: (row[0], row[3].get("create_time", 0)))
+    running, pending = rows[Status.IN_PROGRESS], rows[Status.PENDING]
+    running.sort(key=lambda row: _began(records.get(row[1])))
     return b'{"queue_running":%b,"queue_pending":%b}' % (
-        write_list(rows[Status.IN_PROGRESS]),
-        write_list(rows[Status.PENDING]),
+        write_list(running[:1]),
+        write_list([*running[1:], *pending]),
     )
+
+
+def _began(record: Known | None) -> float:
+    """When a prompt began to run, in seconds; of one that others submitted nobody knows."""
+    return record.since if record is not None and record.status is Status.IN_PROGRESS else inf
 
 
 def _rows(value: Any) -> Iterator[Row]:

@@ -36,8 +36,14 @@ def own(dispatch: Dispatch, caller: Caller) -> list[Prompt]:
 
 
 def delete(dispatch: Dispatch, prompt_ids: Iterable[str]) -> Operation:
-    """Delete what waits of ``prompt_ids``; what runs already is left running, as ComfyUI does."""
+    """Delete what waits of ``prompt_ids``; what runs already is left running, as ComfyUI does.
+
+    What the list shows as waiting because another prompt has run for longer is interrupted.
+    """
     by_backend: dict[Backend, list[str]] = {}
+    running = [prompt for prompt in dispatch.ledger if prompt.phase is Phase.RUNNING]
+    shown = min(running, key=lambda prompt: prompt.since, default=None)
+    unwanted = []
     for prompt_id in prompt_ids:
         prompt = dispatch.ledger.get(prompt_id)
         if prompt is None:
@@ -47,6 +53,9 @@ def delete(dispatch: Dispatch, prompt_ids: Iterable[str]) -> Operation:
             _withdraw_on_its_way(dispatch, prompt)
         elif prompt.phase is Phase.PENDING:
             by_backend.setdefault(prompt.backend, []).append(prompt_id)
+        elif prompt is not shown:
+            unwanted.append(prompt)
+    yield from interrupt(unwanted)
     asks = tuple(ask_to(backend, b"/queue", "delete", ids) for backend, ids in by_backend.items())
     replies: tuple[Reply, ...] = yield asks
     for reply, ids in zip(replies, by_backend.values(), strict=True):

@@ -28,10 +28,23 @@ def test_the_queue_of_one_server_is_that_queue() -> None:
     assert json.loads(merge_queue([reply(A, real)])) == real
 
 
-def test_what_runs_and_what_waits_anywhere_is_listed_by_number() -> None:
+def test_what_waits_anywhere_is_listed_by_number() -> None:
     one = queue([row("a", 1)], [row("b", 6), row("c", -2.5)])
-    other = queue([row("d", 0)], [row("e", 3)])
-    assert merged(reply(A, one), reply(B, other)) == (["d", "a"], ["c", "e", "b"])
+    other = queue([], [row("e", 3)])
+    assert merged(reply(A, one), reply(B, other)) == (["a"], ["c", "e", "b"])
+
+
+def test_what_has_run_for_longest_runs_and_what_runs_beside_it_comes_next() -> None:
+    replies = (
+        reply(A, queue([row("a", 1)])),
+        reply(B, queue([row("b", 2)], [row("d", 0)])),
+        reply(C, queue([row("c", 3)])),
+    )
+    assert merged(*replies) == (["a"], ["b", "c", "d"])
+    began = {"a": 9.0, "b": 8.0, "c": 7.0}
+    records = [known(name, Status.IN_PROGRESS, B, since=began[name]) for name in "abc"]
+    assert merged(*replies, known=records, asked=10.0) == (["c"], ["b", "a", "d"])
+    assert merged(*replies, known=records[1:2], asked=10.0) == (["b"], ["a", "c", "d"])
 
 
 def test_of_the_same_number_the_older_comes_first() -> None:
@@ -47,7 +60,7 @@ def test_servers_that_do_not_answer_cost_nothing_but_their_rows() -> None:
 
 def test_what_a_silent_server_has_is_listed_as_it_is_known() -> None:
     records = [known("p", backend=B), known("r", Status.IN_PROGRESS, B), known("x", Status.FAILED, B)]
-    assert merged(reply(A, queue([row("a")])), silence(B), known=records) == (["a", "r"], ["p"])
+    assert merged(reply(A, queue([row("a")])), silence(B), known=records) == (["r"], ["a", "p"])
 
 
 def test_what_is_on_its_way_is_listed() -> None:
@@ -132,6 +145,11 @@ def test_every_prompt_of_every_server_is_listed_and_no_other(
     ]
     running, pending = merged(*replies)
     assert {*running, *pending} == {one[1] for pair in queues for rows in pair for one in rows}
-    document = json.loads(merge_queue(replies))
-    for listed in document.values():
-        assert [one[0] for one in listed] == sorted(one[0] for one in listed)
+    assert len(running) == any(rows for rows, _ in queues)
+
+
+@given(st.lists(ROWS, max_size=3))
+def test_what_waits_is_in_the_order_of_its_numbers(queues: list[list[Any]]) -> None:
+    replies = [reply(backend, queue([], rows)) for backend, rows in zip((A, B, C), queues, strict=False)]
+    numbers = [one[0] for one in json.loads(merge_queue(replies))["queue_pending"]]
+    assert numbers == sorted(numbers)

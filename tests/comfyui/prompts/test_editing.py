@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from comfyproxy.comfyui.prompts.ledger import Phase
 from comfyproxy.core.balancing.routing import Default
 
 Prompt = Callable[..., dict[str, Any]]
@@ -247,3 +248,12 @@ def test_an_edit_that_names_nothing_asks_nobody(pool: Any) -> None:
     assert pool.ask("POST", "/queue", {}) == (200, None)
     assert pool.ask("POST", "/history", {}) == (200, None)
     assert [server.asked for server in pool.servers] == [[], []]
+
+
+def test_a_prompt_on_its_way_is_not_interrupted(pool: Any, seconds: Prompt) -> None:
+    two_clients(pool, seconds)
+    waiting = pool.prompt(pool.servers[0].pending[0])
+    waiting.becomes(Phase.SENDING, pool.clock.seconds())
+    ran = [server.running for server in pool.servers]
+    assert pool.ask("POST", "/interrupt", {"prompt_id": waiting.prompt_id}) == (200, None)
+    assert [server.running for server in pool.servers] == ran

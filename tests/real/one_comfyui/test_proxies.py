@@ -66,9 +66,7 @@ async def test_either_of_two_proxies_answers_for_the_prompts_of_the_other(
         screen = Screen()
         first = await start(asks, screen, pool.long(2.0))
         prompts = [first] + [await asks.queue(pool.long(2.0)) for _ in range(3)]
-        queue = await until_running(answers, 2)
-        running = {row[1] for row in queue["queue_running"]}
-        waiting = {row[1] for row in queue["queue_pending"]}
+        running, waiting = await until_running(answers, 2)
         assert running | waiting == set(prompts)
 
         await answers.post("/queue", {"delete": [*waiting]})

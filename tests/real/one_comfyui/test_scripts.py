@@ -88,18 +88,19 @@ async def test_long_jobs_run_on_all_servers_at_the_same_time_and_the_lists_show_
         screen = Screen()
         await start(client, screen, pool.long())
         await asyncio.gather(*(client.queue(pool.long()) for _ in range(2 * count - 1)))
-        queue = await until_running(client, count)
+        running, waiting = await until_running(client, count)
+        queue = await client.get("/queue")
         rows = queue["queue_running"] + queue["queue_pending"]
         prompt_ids = {row[1] for row in rows}
         assert len(rows) == len(prompt_ids)
         assert all(row[3]["client_id"] == client.client_id for row in rows)
         assert (await client.get("/prompt"))["exec_info"]["queue_remaining"] in (len(rows), len(rows) - 1)
 
-        for row in queue["queue_pending"]:
-            await client.post("/queue", {"delete": [row[1]]})
-        for row in queue["queue_running"]:
-            await client.post("/interrupt", {"prompt_id": row[1]})
-        await watch(client, screen, *(row[1] for row in queue["queue_running"]))
+        for prompt_id in waiting:
+            await client.post("/queue", {"delete": [prompt_id]})
+        for prompt_id in running:
+            await client.post("/interrupt", {"prompt_id": prompt_id})
+        await watch(client, screen, *running)
         while screen.queue_remaining:
             screen.see(await client.next_event())
         assert await client.get("/queue") == {"queue_running": [], "queue_pending": []}

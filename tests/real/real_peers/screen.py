@@ -8,7 +8,7 @@ another runs that was shown before; that one then has to be started again before
 
 import asyncio
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from real_peers.comfyui import ScriptClient
 from real_peers.workflows import Workflow
@@ -70,11 +70,27 @@ async def start(client: ScriptClient, screen: Screen, workflow: Workflow) -> str
     return prompt_id
 
 
-async def until_running(client: ScriptClient, count: int) -> dict[str, list[Any]]:
-    """Wait until so many prompts run, and return the queue of that moment."""
+class Queue(NamedTuple):
+    """The prompts that run and those that wait, by their ids."""
+
+    running: frozenset[str]
+    waiting: frozenset[str]
+
+
+async def until_running(client: ScriptClient, count: int) -> Queue:
+    """Wait until so many prompts run, and return the queue of that moment.
+
+    ``GET /queue`` has one row at most of what runs, as with one ComfyUI, and first of what waits the others.
+    """
     deadline = time.monotonic() + 10
-    while len((queue := await client.get("/queue"))["queue_running"]) < count:
+    while True:
+        queue = await client.get("/queue")
+        listed = [row[1] for row in queue["queue_running"] + queue["queue_pending"]]
+        running = {row[1] for row in queue["queue_running"]}
+        if count > 1:
+            running = {job["id"] for job in (await client.get("/api/jobs?status=in_progress"))["jobs"]}
+        if len(running) >= count and running <= set(listed):
+            assert listed[: len(running)] == sorted(running, key=listed.index)
+            return Queue(frozenset(running), frozenset(listed) - running)
         assert time.monotonic() < deadline, "servers stay idle while prompts wait"
         await asyncio.sleep(0.02)
-    found: dict[str, list[Any]] = queue
-    return found
