@@ -187,3 +187,17 @@ def test_outputs_that_a_list_tells_of_are_known_by_their_owner(rig: Any, seconds
     rig.ask("GET", f"/history/{one}")
     assert len(rig.dispatch.ownership._files) > 0
     rig.dispatch._note_outputs({}, where, {"client_id": 5})
+
+
+def test_what_is_listened_to_need_not_be_asked_so_often(rig: Any) -> None:
+    for server in rig.servers:
+        rig.ask("GET", "/api/jobs")
+        server.asked.clear()
+    rig.clock.advance(1.0)
+    rig.ask("GET", "/api/jobs")
+    assert [server.asked for server in rig.servers] == [[], []]
+    for line in tuple(rig.lines.values()):
+        rig.disconnect(line)
+    rig.clock.advance(1.0)
+    rig.ask("GET", "/api/jobs")
+    assert all(server.asked for server in rig.servers)
