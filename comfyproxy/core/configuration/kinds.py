@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
 from comfyproxy.core.balancing.ratelimits import parse_rate_limit
@@ -128,9 +128,12 @@ def _parse_percent(text: str) -> float:
 
 def _parse_network(text: str) -> str:
     try:
-        return str(ip_network(text))
+        network = ip_network(text)
     except ValueError:
         pass
+    else:
+        _refuse_zone(network.network_address, "a network")
+        return str(network)
     try:
         meant = ip_network(text, strict=False)
     except ValueError:
@@ -154,15 +157,22 @@ def _parse_endpoint(text: str) -> str:
 def _parse_name_server(text: str) -> tuple[str, int]:
     found = _NAME_SERVER.fullmatch(text)
     try:
-        host = str(ip_address((found[1] or found[2]) if found else text))
+        address = ip_address((found[1] or found[2]) if found else text)
     except ValueError:
         raise ValueError(
             f"{text!r} is not a name server; write for example 10.0.0.53 or [::1]:8600"
         ) from None
+    _refuse_zone(address, "a name server")
     port = int(found[3] or 53) if found else 53
     if not 0 < port < 65_536:
         raise ValueError(f"{port} is not a port; there are those from 1 to 65535")
-    return host, port
+    return str(address), port
+
+
+def _refuse_zone(address: IPv4Address | IPv6Address, what: str) -> None:
+    """Sockets do not take a zone (fe80::1%eth0) as it is, and who is trusted does not depend on one."""
+    if isinstance(address, IPv6Address) and address.scope_id is not None:
+        raise ValueError(f"{what} has no IPv6 zone; remove %{address.scope_id}")
 
 
 def _show_name_server(server: tuple[str, int]) -> str:
