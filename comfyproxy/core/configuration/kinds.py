@@ -17,6 +17,7 @@ from comfyproxy.core.http.headerrules import parse_rule
 
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(ms|s|m|h|d|)")
 _UNITS = {"ms": 0.001, "": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+_TOO_MANY = 1_000_000_000
 _SIZE = re.compile(r"([0-9]{1,12})(?:([KMG])(?:i?B)?)?", re.IGNORECASE)
 _MULTIPLES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _PROBE = re.compile(r"http:/[!-~]*")
@@ -80,10 +81,15 @@ def _parse_period(text: str) -> float:
 
 
 def _show_duration(seconds: float) -> str:
-    for unit in ("d", "h", "m", "s"):
-        if seconds and seconds % _UNITS[unit] == 0:
-            return f"{seconds / _UNITS[unit]:.0f}{unit}"
-    return f"{seconds * 1000:.0f}ms" if seconds else "0"
+    if not seconds:
+        return "0"
+    counts = {unit: seconds / _UNITS[unit] for unit in ("d", "h", "m", "s", "ms")}
+    fitting = {unit: count for unit, count in counts.items() if count < _TOO_MANY}
+    for unit, count in fitting.items():
+        if seconds % _UNITS[unit] == 0:
+            return f"{count:.0f}{unit}"
+    unit = list(fitting)[-1]
+    return f"{fitting[unit]:.3f}".rstrip("0").rstrip(".") + unit
 
 
 def _parse_size(text: str) -> int:

@@ -162,6 +162,10 @@ def test_a_wrong_value_says_what_would_be_right(kind: Kind, text: str, reason: s
     [
         (DURATION, 0, "0"),
         (DURATION, 0.25, "250ms"),
+        (DURATION, 0.0015, "1.5ms"),
+        (DURATION, 1.1, "1100ms"),
+        (DURATION, 117_777_777.5, "117777777.5s"),
+        (DURATION, 999_999_999.5 * 86_400, "999999999.5d"),
         (DURATION, 75, "75s"),
         (DURATION, 1800, "30m"),
         (DURATION, 7200, "2h"),
