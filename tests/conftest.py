@@ -98,7 +98,7 @@ def pytest_sessionfinish() -> None:
 
 
 @pytest.fixture(autouse=True)
-def no_unhandled_errors() -> Iterator[ErrorLog]:
+def no_unhandled_errors(request: pytest.FixtureRequest) -> Iterator[ErrorLog]:
     """Fail a test during which Twisted logged an error, such as a failed Deferred without an errback.
 
     A Deferred reports its unhandled error when it is collected, and a failure is often part of a cycle
@@ -107,6 +107,8 @@ def no_unhandled_errors() -> Iterator[ErrorLog]:
     log = ErrorLog()
     globalLogPublisher.addObserver(log)
     yield log
+    # What is alive when the garbage is frozen stays for ever, and these would be: megabytes in some tests.
+    request.node.funcargs.clear()
     gc.collect()
     globalLogPublisher.removeObserver(log)
     left = log.report()
@@ -154,9 +156,10 @@ def clean_reactor(running_reactor: Any, no_unhandled_errors: ErrorLog) -> Iterat
 
     yield
     for _ in range(CLOSING_TURNS):
+        # At least one turn: until the next call the reactor keeps the last one, the test with its arguments.
+        pytest_twisted.blockon(task.deferLater(running_reactor, 0))
         if not any(leftovers()):
             return
-        pytest_twisted.blockon(task.deferLater(running_reactor, 0))
     new_timers, new_selectables = leftovers()
     left = "\n".join(str(one) for one in [*new_timers, *new_selectables])
     for call in new_timers:
