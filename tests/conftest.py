@@ -11,11 +11,13 @@ import gc
 import os
 from collections.abc import Callable, Iterator
 from inspect import iscoroutine
+from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
 import pytest_twisted
+from coverage import Coverage
 from twisted.internet import defer, task
 from twisted.logger import LogEvent, STDLibLogObserver, globalLogBeginner, globalLogPublisher
 from twisted.python.failure import Failure
@@ -73,13 +75,43 @@ def _describe(event: LogEvent) -> str:
     return f"{event.get('log_format') or ''}\n{_failure(event).getTraceback()}"
 
 
-def pytest_configure() -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--covered-by",
+        type=Path,
+        metavar="DIR",
+        help="let --cov measure only while tests of this directory run: the others do not wait for it",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """Send Twisted's log to the standard library's: pytest shows it for a failed test, and `caplog` reads it.
 
     Until somebody begins logging, Twisted keeps every event for whoever does, with its failure and all its
     frames.
     """
     globalLogBeginner.beginLoggingTo([STDLibLogObserver()], redirectStandardIO=False, discardBuffer=True)
+    if directory := config.getoption("covered_by"):
+        config.pluginmanager.register(CoveredBy(config.rootpath / directory))
+
+
+class CoveredBy:
+    """Lets coverage be measured while all tests are imported, and while those of one directory run."""
+
+    def __init__(self, directory: Path) -> None:
+        measured = Coverage.current()
+        assert measured is not None, "--covered-by says what --cov measures"
+        self._coverage = measured
+        self._directory = directory
+        self._goes_on = True
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> None:
+        """Go on or pause before each test; pytest goes on to run it."""
+        counts = item.path.is_relative_to(self._directory)
+        if counts != self._goes_on:
+            (self._coverage.start if counts else self._coverage.stop)()
+            self._goes_on = counts
 
 
 def pytest_collection_finish() -> None:
