@@ -96,7 +96,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class CoveredBy:
-    """Lets coverage be measured while all tests are imported, and while those of one directory run."""
+    """Lets coverage be measured while all tests are imported, and while those of one directory run.
+
+    They run first: what is remembered from one call to the next would be known from the others' tests.
+    """
 
     def __init__(self, directory: Path) -> None:
         measured = Coverage.current()
@@ -105,13 +108,19 @@ class CoveredBy:
         self._directory = directory
         self._goes_on = True
 
+    def _counts(self, item: pytest.Item) -> bool:
+        return item.path.is_relative_to(self._directory)
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Put those that count in front."""
+        items.sort(key=self._counts, reverse=True)
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> None:
-        """Go on or pause before each test; pytest goes on to run it."""
-        counts = item.path.is_relative_to(self._directory)
-        if counts != self._goes_on:
-            (self._coverage.start if counts else self._coverage.stop)()
-            self._goes_on = counts
+        """Measure no more from the first that does not; pytest goes on to run it."""
+        if self._goes_on and not self._counts(item):
+            self._coverage.stop()
+            self._goes_on = False
 
 
 def pytest_collection_finish() -> None:
