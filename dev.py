@@ -16,6 +16,14 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 OLDEST_PYTHON = (3, 11)
 PIP_OPTIONS = ["--disable-pip-version-check", "--root-user-action=ignore"]
+COVERAGE = [
+    "--cov=comfyproxy.core",
+    "--cov-branch",
+    "--cov-report=term-missing:skip-covered",
+    "--cov-fail-under=100",
+]
+CONTAINED = {"test": [""], "dev": ["", "test"], "fuzz": ["", "test"]}
+"""What an extra of pyproject.toml installs besides itself."""
 
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {}
 
@@ -42,7 +50,8 @@ def prepare(extra: str = "") -> None:
     print(f"installing {target} in .venv ...", flush=True)
     if code := run("python", "-m", "pip", "install", "--quiet", *PIP_OPTIONS, "--editable", target):
         sys.exit(code)
-    stamp.write_text(wanted)
+    for done in (extra, *CONTAINED.get(extra, [])):
+        (VENV / f"installed-{done}").write_text(wanted)
 
 
 def run(program: str, *arguments: str | Path) -> int:
@@ -51,18 +60,27 @@ def run(program: str, *arguments: str | Path) -> int:
 
 
 @verb
+def install(arguments: Sequence[str]) -> int:
+    """.venv with what the other verbs need, so that they can run side by side; arguments are extras (dev)"""
+    for extra in arguments or ["dev"]:
+        prepare(extra)
+    return 0
+
+
+@verb
 def test(arguments: Sequence[str]) -> int:
-    """all tests but those against real peers; arguments are pytest's"""
+    """all tests but those against real peers; --coverage does that too, other arguments are pytest's"""
     prepare("test")
-    return run("pytest", "-m", "not real", *arguments)
+    others = [one for one in arguments if one != "--coverage"]
+    measured = [*COVERAGE, "--covered-by=tests/core"] if "--coverage" in arguments else []
+    return run("pytest", "-m", "not real", *measured, *others)
 
 
 @verb
 def coverage(arguments: Sequence[str]) -> int:
     """the branches of comfyproxy/core that its own tests take: all of them, or it fails"""
     prepare("test")
-    options = ["--cov=comfyproxy.core", "--cov-branch", "--cov-report=term-missing:skip-covered"]
-    return run("pytest", "-q", "tests/core", *options, "--cov-fail-under=100", *arguments)
+    return run("pytest", "-q", "tests/core", *COVERAGE, *arguments)
 
 
 @verb

@@ -7,6 +7,11 @@ request had already been sent upstream (so whether another backend may be tried)
 from collections.abc import Sequence
 
 
+def printable(text: str) -> str:
+    """``text`` with escapes for its control characters, and whatever else does not show."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+
+
 class ComfyproxyError(Exception):
     """Base of every error of this package; ``str()`` is one sentence fit for a person."""
 
@@ -15,12 +20,14 @@ class ConfigError(ComfyproxyError):
     """A source of configuration does not parse.
 
     ``source`` names it (a path, ``--url``, ``DEV_SERVER_COMFYUI_URL``); ``line`` and ``column`` count
-    from 1 and are ``None`` where the source has none.
+    from 1 and are ``None`` where the source has none. The message may quote whatever stands there: what would
+    do something to a terminal is written as an escape (``\\x1b``).
     """
 
     def __init__(self, message: str, source: str, line: int | None = None, column: int | None = None) -> None:
         place = ":".join(str(part) for part in (source, line, column) if part is not None)
-        super().__init__(f"{place}: {message}")
+        message = printable(message)
+        super().__init__(f"{printable(place)}: {message}")
         self.message = message
         self.source = source
         self.line = line

@@ -11,11 +11,13 @@ import gc
 import os
 from collections.abc import Callable, Iterator
 from inspect import iscoroutine
+from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
 import pytest_twisted
+from coverage import Coverage
 from twisted.internet import defer, task
 from twisted.logger import LogEvent, STDLibLogObserver, globalLogBeginner, globalLogPublisher
 from twisted.python.failure import Failure
@@ -73,13 +75,52 @@ def _describe(event: LogEvent) -> str:
     return f"{event.get('log_format') or ''}\n{_failure(event).getTraceback()}"
 
 
-def pytest_configure() -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--covered-by",
+        type=Path,
+        metavar="DIR",
+        help="let --cov measure only while tests of this directory run: the others do not wait for it",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """Send Twisted's log to the standard library's: pytest shows it for a failed test, and `caplog` reads it.
 
     Until somebody begins logging, Twisted keeps every event for whoever does, with its failure and all its
     frames.
     """
     globalLogBeginner.beginLoggingTo([STDLibLogObserver()], redirectStandardIO=False, discardBuffer=True)
+    if directory := config.getoption("covered_by"):
+        config.pluginmanager.register(CoveredBy(config.rootpath / directory))
+
+
+class CoveredBy:
+    """Lets coverage be measured while all tests are imported, and while those of one directory run.
+
+    They run first: what is remembered from one call to the next would be known from the others' tests.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        measured = Coverage.current()
+        assert measured is not None, "--covered-by says what --cov measures"
+        self._coverage = measured
+        self._directory = directory
+        self._goes_on = True
+
+    def _counts(self, item: pytest.Item) -> bool:
+        return item.path.is_relative_to(self._directory)
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Put those that count in front."""
+        items.sort(key=self._counts, reverse=True)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> None:
+        """Measure no more from the first that does not; pytest goes on to run it."""
+        if self._goes_on and not self._counts(item):
+            self._coverage.stop()
+            self._goes_on = False
 
 
 def pytest_collection_finish() -> None:
@@ -98,7 +139,7 @@ def pytest_sessionfinish() -> None:
 
 
 @pytest.fixture(autouse=True)
-def no_unhandled_errors() -> Iterator[ErrorLog]:
+def no_unhandled_errors(request: pytest.FixtureRequest) -> Iterator[ErrorLog]:
     """Fail a test during which Twisted logged an error, such as a failed Deferred without an errback.
 
     A Deferred reports its unhandled error when it is collected, and a failure is often part of a cycle
@@ -107,6 +148,8 @@ def no_unhandled_errors() -> Iterator[ErrorLog]:
     log = ErrorLog()
     globalLogPublisher.addObserver(log)
     yield log
+    # What is alive when the garbage is frozen stays for ever, and these would be: megabytes in some tests.
+    request.node.funcargs.clear()
     gc.collect()
     globalLogPublisher.removeObserver(log)
     left = log.report()
@@ -154,9 +197,10 @@ def clean_reactor(running_reactor: Any, no_unhandled_errors: ErrorLog) -> Iterat
 
     yield
     for _ in range(CLOSING_TURNS):
+        # At least one turn: until the next call the reactor keeps the last one, the test with its arguments.
+        pytest_twisted.blockon(task.deferLater(running_reactor, 0))
         if not any(leftovers()):
             return
-        pytest_twisted.blockon(task.deferLater(running_reactor, 0))
     new_timers, new_selectables = leftovers()
     left = "\n".join(str(one) for one in [*new_timers, *new_selectables])
     for call in new_timers:

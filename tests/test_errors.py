@@ -35,6 +35,12 @@ def test_config_error_says_where(line: int | None, column: int | None, text: str
     )
 
 
+def test_what_a_config_error_quotes_does_nothing_to_a_terminal() -> None:
+    error = ConfigError("a\x1b[2J\nb\u202e\udcffé is wrong", "servers\r.txt", 3)
+    assert error.message == r"a\x1b[2J\nb\u202e\udcffé is wrong"
+    assert str(error) == rf"servers\r.txt:3: {error.message}"
+
+
 def test_protocol_error_carries_the_status_that_the_client_is_told() -> None:
     error = ProtocolError(414, "Too long.")
     assert (error.status, str(error)) == (414, "Too long.")

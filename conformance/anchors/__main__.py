@@ -14,12 +14,15 @@ from conformance.anchors.backend import Backend, Script
 from conformance.anchors.laxer import outlived, unexplained
 from conformance.anchors.page import write_page
 from conformance.anchors.results import OURS, Results
-from conformance.anchors.rules import RULES, get
+from conformance.anchors.rules import RULES, Rule, get
 from conformance.anchors.trials import try_one
 from conformance.anchors.verdicts import verdict
 from conformance.corpora import REQUESTS, RESPONSES, ROOT, Case, cases
 
 PAGE = ROOT / "docs" / "reference" / "malformed-input.md"
+
+SHARES = 4
+"""Processes of each peer, which share the questions: most of the time is waiting for what does not come."""
 
 NAMES = (OURS, "nginx", "nginx (PyPI)", "haproxy", "haproxy (PyPI)", "caddy", "traefik", "envoy")
 """Who is asked; comfyproxy without ComfyUI, whose own rules about origins the others do not have."""
@@ -55,17 +58,33 @@ def _parser() -> argparse.ArgumentParser:
 
 
 async def measure(peers: Sequence[Peer], only: str) -> Results:
-    """Ask all peers at once, each its own questions in turn."""
+    """Ask all peers at once, each by several processes."""
     results = Results([(peer.name, peer.describe()) for peer in peers])
+    asked = [case for case in cases(*REQUESTS, *RESPONSES) if only in case.name]
+    rules = [rule for rule in RULES if only in rule.name]
+    # In this order they are kept and shown, whoever answers first.
+    for case in asked:
+        results.verdicts[f"{case.folder}/{case.name}"] = {}
     with tempfile.TemporaryDirectory() as directory:
-        places = [Path(directory, str(number)) for number in range(len(peers))]
         await asyncio.gather(
-            *(_ask(peer, place, only, results) for peer, place in zip(peers, places, strict=True))
+            *(
+                _ask(
+                    peer,
+                    Path(directory, f"{peer.name} {share}"),
+                    asked[share::SHARES],
+                    rules[share::SHARES],
+                    results,
+                )
+                for peer in peers
+                for share in range(SHARES)
+            )
         )
     return results
 
 
-async def _ask(peer: Peer, directory: Path, only: str, results: Results) -> None:
+async def _ask(
+    peer: Peer, directory: Path, asked: Sequence[Case], rules: Sequence[Rule], results: Results
+) -> None:
     directory.mkdir()
     backend = Backend()
     await backend.start()
@@ -75,15 +94,12 @@ async def _ask(peer: Peer, directory: Path, only: str, results: Results) -> None
     try:
         await asyncio.to_thread(process.wait_until_listening)
         await _wait_until_it_passes(backend, port)
-        for case in cases(*REQUESTS, *RESPONSES):
-            if only in case.name:
-                results.verdicts[f"{case.folder}/{case.name}"][peer.name] = await _try_case(
-                    backend, port, case
-                )
-        for rule in RULES:
-            if only in rule.name:
-                result = await try_one(backend, port, rule.sent, rule.method, rule.script)
-                results.rules[rule.name][peer.name] = rule.judge(result)
+        for case in asked:
+            found = await _try_case(backend, port, case)
+            results.verdicts[f"{case.folder}/{case.name}"][peer.name] = found
+        for rule in rules:
+            result = await try_one(backend, port, rule.sent, rule.method, rule.script)
+            results.rules[rule.name][peer.name] = rule.judge(result)
     finally:
         process.stop()
         await backend.stop()

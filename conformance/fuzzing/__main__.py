@@ -1,11 +1,11 @@
 """`python -m conformance.fuzzing`: searches for inputs that fail a target."""
 
 import argparse
+import json
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from conformance.corpora import ROOT
@@ -32,9 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = options.target or list(TARGETS)
     if options.replay:
         return replay(chosen, [Path(one) for one in options.replay])
-    with ThreadPoolExecutor(options.jobs) as pool:
-        held = list(pool.map(lambda name: fuzz(name, TARGETS[name], options.seconds), chosen))
-    failed = [name for name, has_held in zip(chosen, held, strict=True) if not has_held]
+    held = fuzz(chosen, options.seconds, options.jobs)
+    failed = [name for name in chosen if name not in held]
     print(f"failed: {', '.join(failed)}" if failed else f"{len(chosen)} targets held")
     return int(bool(failed))
 
@@ -49,35 +48,47 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def fuzz(name: str, target: Target, seconds: int) -> bool:
-    """Whether a target held for that time; what failed it is shown and kept."""
+def fuzz(names: Sequence[str], seconds: int, jobs: int) -> set[str]:
+    """Fuzz these targets for that time each; those that held. What failed one is shown and kept."""
+    with tempfile.TemporaryDirectory() as directory:
+        runs = [_run(name, seconds, Path(directory, name)) for name in names]
+        command = [sys.executable, "-m", "conformance.fuzzing.instrumented", str(jobs)]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as fuzzer:
+            assert fuzzer.stdin is not None
+            assert fuzzer.stdout is not None
+            json.dump(runs, fuzzer.stdin)
+            fuzzer.stdin.close()
+            ends = (json.loads(line) for line in fuzzer.stdout)
+            return {name for name, status in ends if _has_held(name, status, Path(directory, name))}
+
+
+def _run(name: str, seconds: int, place: Path) -> dict[str, object]:
+    """What `conformance.fuzzing.instrumented` is told of one target."""
     corpus = CORPUS / name
     corpus.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as directory:
-        place = Path(directory)
-        module = "conformance.fuzzing.instrumented"
-        options = [*_options(name, target, seconds, place), str(corpus), str(place / "seeds")]
-        command = [sys.executable, "-m", module, name, *options]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, errors="replace")
-        found = sorted((place / "found").iterdir())
-        if done.returncode == 0 and not found:
-            print(f"{name:13} held: {_last_line(done.stderr)}", flush=True)
-            return True
-        print(
-            f"{name:13} FAILED with status {done.returncode}\n{_trace(done.stdout) or _trace(done.stderr)}",
-            flush=True,
-        )
-        for path in found:
-            kept = CORPUS / f"{name}-{path.name}"
-            kept.write_bytes(path.read_bytes())
-            print(f"{path.read_bytes()!r}\nkept as {kept}; when it is mended, move it to {FOUND / name}")
+    options = [*_options(name, TARGETS[name], seconds, place), str(corpus), str(place / "seeds")]
+    return {"target": name, "options": options, "log": str(place / "log")}
+
+
+def _has_held(name: str, status: int, place: Path) -> bool:
+    output = (place / "log").read_text(errors="replace")
+    found = sorted((place / "found").iterdir())
+    if status == 0 and not found:
+        print(f"{name:13} held: {_last_line(output)}", flush=True)
+        return True
+    print(f"{name:13} FAILED with status {status}\n{_trace(output)}", flush=True)
+    for path in found:
+        kept = CORPUS / f"{name}-{path.name}"
+        kept.write_bytes(path.read_bytes())
+        print(f"{path.read_bytes()!r}\nkept as {kept}; when it is mended, move it to {FOUND / name}")
     return False
 
 
 def _options(name: str, target: Target, seconds: int, place: Path) -> list[str]:
     """libFuzzer's options; fills the directory ``place`` with what they name."""
     for directory in ("seeds", "found"):
-        (place / directory).mkdir()
+        (place / directory).mkdir(parents=True)
     for number, seed in enumerate(seeds(name)):
         (place / "seeds" / f"{number:04}").write_bytes(seed)
     words = place / "words"

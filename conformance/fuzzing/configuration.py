@@ -20,7 +20,6 @@ LIMIT = 500
 """Servers of one list, so that a range takes no time."""
 
 MARK = "\ufeff"
-MILLISECOND = 0.001
 
 
 class OneFile:
@@ -133,11 +132,8 @@ def option_value(data: bytes) -> None:
         value = kind.parse(data[1:].decode(errors="replace"))
     except ValueError:
         return
-    if not isinstance(value, float):
-        assert kind.parse(kind.show(value)) == value
-    elif value >= MILLISECOND:
-        # Times are shown to the millisecond.
-        assert isclose(kind.parse(kind.show(value)), value, rel_tol=1e-9, abs_tol=MILLISECOND)
+    again = kind.parse(kind.show(value))
+    assert isclose(again, value, rel_tol=1e-12) if isinstance(value, float) else again == value
 
 
 def check_place(error: ConfigError, text: str) -> None:

@@ -12,6 +12,8 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine"
 FAST = 4
 """Clients that ask as fast as they are answered."""
 
+SLOW = 16
+
 
 def begin_to_stop(daemon: Daemon) -> None:
     """Send SIGTERM, and wait until nobody is let in any more."""
@@ -29,18 +31,17 @@ def test_no_request_is_lost_when_it_is_told_to_end_under_load(
 ) -> None:
     """Clients that keep their connections learn by `Connection: close` that this is the end."""
     daemon = start_daemon(*options_of([one.url for one in named_servers]))
-    with load(daemon.port, clients=FAST) as fast, load(daemon.port, "/slow", clients=16) as slow:
+    with load(daemon.port, clients=FAST) as fast, load(daemon.port, "/slow", clients=SLOW) as slow:
         fast.wait_for(500)
-        slow.wait_for(16)
+        slow.wait_for(SLOW)
         assert daemon.stop() == 0
-    for asking in (fast, slow):
+    for asking, clients in ((fast, FAST), (slow, SLOW)):
         assert set(asking.answers) == {200}
         assert asking.refused + asking.reopened >= 1, "they went on until there was nobody"
-    # The kernel may connect some more between the last look at its queue and the port's end, and resets them:
-    # each client meets that at most once, before its request was read.
-    assert slow.cut == []
-    assert len(fast.cut) <= FAST, (fast, slow)
-    assert all("reset by peer') after b''" in one for one in fast.cut), fast
+        # The kernel may connect some more between the last look at its queue and the port's end, and resets
+        # them: each client meets that at most once, before its request was read.
+        assert len(asking.cut) <= clients, (fast, slow)
+        assert all("reset by peer') after b''" in one for one in asking.cut), (fast, slow)
 
 
 def test_what_runs_is_finished_and_what_waits_is_closed(
@@ -104,7 +105,7 @@ def test_a_stalled_answer_and_a_silent_websocket_are_cut_when_the_time_is_up(
         answer = asked.answer()
         assert (answer.status, answer.body, answer.complete) == (200, b"half ", False)
         assert daemon.process.wait(PATIENCE) == 0
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < PATIENCE
 
 
 def test_told_twice_it_waits_no_longer(start_daemon: StartDaemon, start_server: StartServer) -> None:

@@ -112,7 +112,7 @@ class TestServerFiles:
 
     def test_a_name_that_no_file_can_have_is_told(self, tmp_path: Path) -> None:
         error = failure(tmp_path, {"file": ["file:///a%00b"]})
-        assert str(error) == "/a\0b: the file cannot be read: embedded null byte; --file names it"
+        assert str(error) == r"/a\x00b: the file cannot be read: embedded null byte; --file names it"
 
     def test_one_that_is_not_utf_8_is_told_with_the_line(self, tmp_path: Path) -> None:
         (tmp_path / "servers.txt").write_bytes(b"http://a\nhttp://b\xff\n")

@@ -53,7 +53,7 @@ class RateLimit:
 
     def __str__(self) -> str:
         by = f"{self.by}:{self.name}" if self.name else self.by
-        return f"{self.count:g}/{self.unit},burst={self.burst},by={by}"
+        return f"{self.count:.12g}/{self.unit},burst={self.burst},by={by}"
 
 
 def parse_rate_limit(text: str) -> RateLimit | None:

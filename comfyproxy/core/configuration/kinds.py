@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
 from comfyproxy.core.balancing.ratelimits import parse_rate_limit
@@ -17,6 +17,7 @@ from comfyproxy.core.http.headerrules import parse_rule
 
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(ms|s|m|h|d|)")
 _UNITS = {"ms": 0.001, "": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+_TOO_MANY = 1_000_000_000
 _SIZE = re.compile(r"([0-9]{1,12})(?:([KMG])(?:i?B)?)?", re.IGNORECASE)
 _MULTIPLES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _PROBE = re.compile(r"http:/[!-~]*")
@@ -80,10 +81,15 @@ def _parse_period(text: str) -> float:
 
 
 def _show_duration(seconds: float) -> str:
-    for unit in ("d", "h", "m", "s"):
-        if seconds and seconds % _UNITS[unit] == 0:
-            return f"{seconds / _UNITS[unit]:.0f}{unit}"
-    return f"{seconds * 1000:.0f}ms" if seconds else "0"
+    if not seconds:
+        return "0"
+    counts = {unit: seconds / _UNITS[unit] for unit in ("d", "h", "m", "s", "ms")}
+    fitting = {unit: count for unit, count in counts.items() if count < _TOO_MANY}
+    for unit, count in fitting.items():
+        if seconds % _UNITS[unit] == 0:
+            return f"{count:.0f}{unit}"
+    unit = list(fitting)[-1]
+    return f"{fitting[unit]:.3f}".rstrip("0").rstrip(".") + unit
 
 
 def _parse_size(text: str) -> int:
@@ -128,9 +134,12 @@ def _parse_percent(text: str) -> float:
 
 def _parse_network(text: str) -> str:
     try:
-        return str(ip_network(text))
+        network = ip_network(text)
     except ValueError:
         pass
+    else:
+        _refuse_zone(network.network_address, "a network")
+        return str(network)
     try:
         meant = ip_network(text, strict=False)
     except ValueError:
@@ -154,15 +163,22 @@ def _parse_endpoint(text: str) -> str:
 def _parse_name_server(text: str) -> tuple[str, int]:
     found = _NAME_SERVER.fullmatch(text)
     try:
-        host = str(ip_address((found[1] or found[2]) if found else text))
+        address = ip_address((found[1] or found[2]) if found else text)
     except ValueError:
         raise ValueError(
             f"{text!r} is not a name server; write for example 10.0.0.53 or [::1]:8600"
         ) from None
+    _refuse_zone(address, "a name server")
     port = int(found[3] or 53) if found else 53
     if not 0 < port < 65_536:
         raise ValueError(f"{port} is not a port; there are those from 1 to 65535")
-    return host, port
+    return str(address), port
+
+
+def _refuse_zone(address: IPv4Address | IPv6Address, what: str) -> None:
+    """Sockets do not take a zone (fe80::1%eth0) as it is, and who is trusted does not depend on one."""
+    if isinstance(address, IPv6Address) and address.scope_id is not None:
+        raise ValueError(f"{what} has no IPv6 zone; remove %{address.scope_id}")
 
 
 def _show_name_server(server: tuple[str, int]) -> str:

@@ -83,7 +83,10 @@ def _address(text: bytes) -> IPv4Address | IPv6Address | None:
         address = ip_address(text.decode("ascii"))
     except ValueError:
         return None
-    return getattr(address, "ipv4_mapped", None) or address
+    if isinstance(address, IPv6Address):
+        # A zone is another machine's name for one of its interfaces, and may be any text.
+        return address.ipv4_mapped or IPv6Address(int(address))
+    return address
 
 
 def told_by_list(values: Iterable[bytes]) -> Iterator[bytes]:

@@ -45,7 +45,14 @@ def test_it_is_read(text, limit):
 
 
 @pytest.mark.parametrize(
-    "text", ["10/s,burst=10,by=address", "0.5/m,burst=3,by=cookie:a", "7/h,burst=1,by=header:X"]
+    "text",
+    [
+        "10/s,burst=10,by=address",
+        "0.5/m,burst=3,by=cookie:a",
+        "7/h,burst=1,by=header:X",
+        "999999999.001/s,burst=1,by=address",
+        "0.001/d,burst=1,by=address",
+    ],
 )
 def test_it_is_shown_as_it_is_written(text):
     assert str(parse_rate_limit(text)) == text

@@ -65,6 +65,7 @@ def test_not_more_answers_are_kept_than_so_many() -> None:
         ([b"unknown", b"203.0.113.5"], b"10.0.0.1"),
         ([b"10.0.0.2", b"", b"203.0.113.5"], b"10.0.0.2"),
         ([b"::ffff:10.0.0.2", b"203.0.113.5"], b"203.0.113.5"),
+        ([b'fe80::1%a "b";c'], b"fe80::1"),
     ],
 )
 def test_the_client_is_the_first_that_is_not_trusted(told: list[bytes], client: bytes) -> None:
