@@ -50,7 +50,8 @@ def test_every_variable_that_the_reference_names_is_one() -> None:
     pages = [ROOT / "tap.conf", *(ROOT / "docs" / "reference").glob("*.md")]
     texts = [page.read_text() for page in pages]
     named = {name for text in texts for name in re.findall(r"(?:COMFYPROXY|DEV_SERVER)_[A-Z_]+", text)}
-    assert named - known == set()
+    # These are for the tests with real servers.
+    assert {name for name in named - known if not name.startswith("COMFYPROXY_REAL_")} == set()
 
 
 def test_the_routes_that_go_to_the_pool_are_documented() -> None:
