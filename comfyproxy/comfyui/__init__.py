@@ -15,8 +15,8 @@ one, or all of them have to answer as one. Requests say in several ways whose th
 - `files` reads names of files, `ownership` knows which backend made which, `replication` copies those that a
   prompt loads (`inputs` finds them, `forms` uploads them), and `file_routes` are the requests for them;
 - `logs` and `broadcast` are for the page's terminal, and for what all backends are to do;
-- `prompts` is what happens to prompts, `scheduling` which backend each should run on (`workflow` reads what it
-  needs), and `fanin` makes one WebSocket of those of several backends;
+- `prompts` is what happens to prompts, `scheduling` which backend each should run on (`workflow` reads what
+  it needs), and `fanin` makes one WebSocket of those of several backends;
 - `views` shows the queues, histories and jobs of all backends as one, `installed` what they can run and are;
   `merging` makes the answers of what they say;
 - `router` puts them together for the placements ``client`` and ``request``, `prompt_router` for ``prompt``.
