@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 SAFE_TWICE = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 """Methods whose requests may be sent again (RFC 9110 section 9.2.2)."""
 
+LOOK = 1.0
+"""Seconds between two looks whether a backend that was asked has gone down meanwhile."""
+
 
 class Asking:
     """One request of the proxy's own; what answers it is for the subclass.
@@ -200,7 +203,21 @@ class Question(Asking):
         self._done = done
         self._answer: ResponseHead | None = None
         self._body = bytearray()
-        self._seconds = 0.0
+        self._until = inf
+        self._was_down = False
+
+    def start(self, timeout: float) -> None:
+        self._until = self.proxy.reactor.seconds() + timeout
+        self._was_down = self.backend.health.is_down
+        super().start(min(timeout, LOOK))
+
+    def deadline_passed(self) -> None:
+        """It has had its time, or is known by now not to answer."""
+        left = self._until - self.proxy.reactor.seconds()
+        if left > 0 and (self._was_down or not self.backend.health.is_down):
+            self.proxy.deadlines.set(self, min(left, LOOK))
+        else:
+            super().deadline_passed()
 
     def answered(self, head: ResponseHead, data: bytes, complete: bool) -> None:
         self._answer = head

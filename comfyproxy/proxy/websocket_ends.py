@@ -257,7 +257,9 @@ class End(WebSocketAdapterProtocol, WebSocketProtocol):  # type: ignore[misc]
             self._cut_off()
 
     def _say(self, payload: bytes, is_binary: bool) -> None:
+        bound, self.maxMessagePayloadSize = self.maxMessagePayloadSize, 0  # Ours is for what comes in.
         self.sendMessage(payload, is_binary, doNotCompress=is_binary or len(payload) not in COMPRESSED)
+        self.maxMessagePayloadSize = bound
 
     def _cut_off(self) -> None:
         self._stop_listening()

@@ -1,7 +1,10 @@
 """The proxy's own requests: what they are on the wire, what comes of them, and what they say of a backend."""
 
+from dataclasses import replace
+
 import pytest
 
+from comfyproxy.core.balancing.health import Status
 from comfyproxy.core.balancing.operations import Ask
 from comfyproxy.core.balancing.outliers import EjectionRules
 from comfyproxy.core.balancing.pool import HealthRules
@@ -138,6 +141,23 @@ def test_a_backend_that_takes_too_long_is_not_waited_for_and_not_blamed(asking):
     assert (one.reply.status, one.reply.was_sent) == (0, True)
     assert one.rig.backend.open_connections == []
     assert one.rig.pool.backends[0].failures == 0
+
+
+def test_a_backend_that_goes_down_meanwhile_is_not_waited_for(asking):
+    one = asking(ScriptedBackend())
+    one.ask(b"POST", timeout=120)
+    one.rig.advance(30)
+    assert one.replies == []
+    backend = one.rig.pool.backends[0]
+    backend.health = replace(backend.health, status=Status.DOWN)
+    one.rig.advance(2)
+    assert (one.reply.status, one.reply.was_sent) == (0, True)
+    one.replies.clear()
+    one.ask(timeout=10)
+    one.rig.advance(9)
+    assert one.replies == [], "one that was down before may be back"
+    one.rig.advance(2)
+    assert one.reply.was_sent
 
 
 def test_a_backend_that_cannot_be_reached_in_time_was_not_sent_anything(asking):

@@ -50,6 +50,19 @@ def test_a_message_larger_than_comfyui_takes_is_1009(make):
     assert one.session.heard == []
 
 
+def test_what_a_session_says_may_be_larger_than_what_its_client_may_say(make):
+    one = make()
+    client = one.client()
+    (end,) = one.session.clients
+    end.send(b"p" * (6 * 1024 * 1024), True)
+    end.send(b"behind", False)
+    one.rig.advance(1)
+    assert [len(message) for message in client.messages] == [6 * 1024 * 1024, 6]
+    client.say("x" * (4 * 1024 * 1024 + 1))
+    one.rig.advance(1)
+    assert client.closed_with[0] == 1009
+
+
 def test_a_session_may_say_goodbye_to_its_client(make):
     one = make()
     client = one.client()
