@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from comfyproxy.comfyui.merging.documents import write
+from comfyproxy.comfyui.merging.documents import read, write
 from comfyproxy.comfyui.prompts.dispatch import Dispatch
 from comfyproxy.comfyui.prompts.ledger import Phase, Prompt
-from comfyproxy.comfyui.prompts.locating import Place, look_up
+from comfyproxy.comfyui.prompts.locating import Found, Place, look_up
 from comfyproxy.comfyui.replication import Brought
-from comfyproxy.comfyui.wire import read_object
+from comfyproxy.comfyui.wire import is_id, read_object
 from comfyproxy.core.balancing.backend import Backend
 from comfyproxy.core.balancing.operations import Ask, OpenSocket, Operation, Reply
 from comfyproxy.core.http.headers import HOP_BY_HOP
@@ -77,14 +77,20 @@ def send(dispatch: Dispatch, prompt: Prompt) -> Operation:
     body = with_members(brought, {"number": prompt.number})
     sent_at = dispatch.now
     reply: Reply = yield Ask(backend, b"POST", b"/prompt", body, fields=prompt.fields, timeout=TIMEOUT)
-    if reply.status == 200:
+    if reply.status == 200 and _says_an_id(reply):
         dispatch.accepted(prompt, sent_at)
         return Sent(Verdict.TAKEN, reply)
-    if reply.head is None and reply.was_sent:
+    if reply.status == 200 or (reply.head is None and reply.was_sent):
         return (yield from _find_out(dispatch, prompt, reply, sent_at))
     if reply.head is None or reply.status in UNAVAILABLE:
         return Sent(Verdict.UNREACHED, reply, reply.why or f"it answered {reply.status}")
     return Sent(Verdict.REFUSED, reply)
+
+
+def _says_an_id(reply: Reply) -> bool:
+    """Whether ``reply`` is what ComfyUI says when it has taken a prompt, and not something else's answer."""
+    document = read(reply)
+    return isinstance(document, dict) and is_id(document.get("prompt_id"))
 
 
 def _bring(dispatch: Dispatch, prompt: Prompt) -> Operation:
@@ -110,7 +116,10 @@ def _holders(brought: Brought) -> frozenset[Backend]:
 
 def _find_out(dispatch: Dispatch, prompt: Prompt, reply: Reply, sent_at: float) -> Operation:
     """The answer was lost: the server may have the prompt or not."""
-    found = yield from look_up(prompt.backend, prompt.prompt_id)
+    reply = Reply(reply.backend, why=reply.why or "its answer was none of ComfyUI's", was_sent=True)
+    found = Found(Place.UNKNOWN)
+    if not prompt.backend.health.is_down:
+        found = yield from look_up(prompt.backend, prompt.prompt_id)
     has_begun = prompt.phase is not Phase.SENDING
     if found.place in (Place.ABSENT, Place.UNKNOWN) and not has_begun:
         return Sent(Verdict.UNREACHED, reply, reply.why)

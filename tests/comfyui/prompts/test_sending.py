@@ -2,11 +2,14 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from comfyproxy.comfyui.files import FileRef
+from comfyproxy.comfyui.prompts.ledger import Phase
 from comfyproxy.comfyui.prompts.sending import Sent, Verdict, fields_of, send, with_members
 from comfyproxy.comfyui.replication import Brought, Lacking
+from comfyproxy.core.balancing.health import Status as HealthStatus
 
 Prompt = Callable[..., dict[str, Any]]
 
@@ -115,6 +118,23 @@ def test_a_prompt_whose_files_are_elsewhere_goes_there(rig: Any, seconds: Prompt
     rig.dispatch.replication.bring = bringing(Brought({}, lacking))
     status, told = rig.ask("POST", "/prompt", {"prompt": seconds(1)})
     assert (status, "one.png" in told) == (502, True)
+
+
+def test_what_answers_but_is_no_comfyui_has_not_taken_it(rig: Any, seconds: Prompt) -> None:
+    rig.servers[0].statuses["POST", "/prompt"] = 200
+    ids = [rig.submit(seconds(4, seed)) for seed in range(3)]
+    assert all(rig.holder(one) is rig.servers[1] for one in ids)
+
+
+def test_it_is_not_asked_for_at_a_server_that_went_down(rig: Any, seconds: Prompt) -> None:
+    prompt = on_its_way(rig, seconds)
+    server = rig.server(prompt.backend)
+    prompt.becomes(Phase.SENDING, rig.clock.seconds())
+    server.loses_answers = True
+    prompt.backend.health = replace(prompt.backend.health, status=HealthStatus.DOWN)
+    server.asked.clear()
+    assert rig.run(send(rig.dispatch, prompt)).verdict is Verdict.UNREACHED
+    assert ("GET", "/queue") not in [(method, path) for method, path, _ in server.asked]
 
 
 def test_one_that_has_begun_is_taken_though_the_server_says_nothing(rig: Any, seconds: Prompt) -> None:
