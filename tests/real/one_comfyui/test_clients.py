@@ -77,6 +77,15 @@ async def test_comfyui_utils_gets_one_picture_after_the_other(pool: Pool, colour
     assert len(received) == 4
 
 
+async def test_comfyui_utils_gets_its_pictures_several_at_once(pool: Pool) -> None:
+    """At each `status` it reads the queue, and takes more than one row of what runs for an error."""
+    if pool.is_simulated:
+        pytest.skip("it takes previews for an error")
+    runs = [run_with_comfyui_utils(pool, numbered(pool.long(0.5))) for _ in range(4)]
+    received = await asyncio.gather(*runs)
+    assert all(data.startswith(b"\x89PNG") for _, data in received)
+
+
 async def test_comfy_api_simplified_gets_its_pictures_several_at_once(
     pool: Pool, colours: tuple[int, ...]
 ) -> None:
