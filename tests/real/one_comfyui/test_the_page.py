@@ -49,6 +49,7 @@ def page(
     """One tab for the module, as a person keeps it; at the end nothing of it may have failed."""
     url = front(*(server.url for server in servers), options=("--placement", "prompt"))
     page = ComfyUIPage(browser, url, screenshots)
+    page.grow(2400)
     page.open()
     yield page
     page.close()
@@ -76,12 +77,13 @@ def test_run_pressed_eight_times_uses_all_servers_and_all_pictures_are_seen_in_t
     page: ComfyUIPage, servers: tuple[ComfyUI, ...]
 ) -> None:
     page.open_workflow(0)
+    page.set_widget(1, "width", 3072)
+    page.set_widget(1, "height", 3072)
     prompts = {}
     for colour in range(0x203040, 0x203048):
         page.set_widget(1, "color", colour)
         prompts[page.run()] = colour
     page.wait_until_idle()
-    page.grow(2400)
     page.open_queue_panel()
     seen = set()
     for prompt_id, colour in prompts.items():
@@ -111,10 +113,9 @@ def test_an_uploaded_picture_is_used_by_each_of_several_runs(page: ComfyUIPage) 
 
 
 def test_one_of_several_runs_is_cancelled_and_the_others_end_well(page: ComfyUIPage) -> None:
-    page.open_drawn(long_job())
+    page.open_drawn(long_job(60))
     cancelled = page.run()
     page.wait_until_executing(cancelled)
-    page.open_workflow(0x778899)
     kept = page.run()
     page.cancel_current_run()
     page.wait_until_idle()
