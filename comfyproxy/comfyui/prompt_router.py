@@ -170,7 +170,9 @@ class PromptRouter:
         dispatch = self._dispatch
         backends = dispatch.answering()
         decision = yield from broadcast(backends, head.method, head.target, body, fields_of(head, dispatch))
-        if (read_object(body) or {}).get("unload_models"):
+        document = read_object(body) or {}
+        # To free the memory is to unload the models too (``main.py``).
+        if document.get("unload_models") or document.get("free_memory"):
             for backend in backends:
                 dispatch.scheduler.unloaded(backend)
         return decision

@@ -206,9 +206,9 @@ class TestOthers:
     def test_memory_is_freed_everywhere(self, rig: Rig) -> None:
         unloaded = []
         rig.dispatch.scheduler.unloaded = unloaded.append  # type: ignore[method-assign]
-        assert rig.ask("POST", "/free", {"free_memory": True})[0] == 200
+        assert rig.ask("POST", "/free", {"free_memory": False})[0] == 200
         assert unloaded == []
-        assert rig.ask("POST", "/api/free", {"unload_models": True})[0] == 200
+        assert rig.ask("POST", "/api/free", {"free_memory": True})[0] == 200
         assert unloaded == list(rig.pool.backends)
         assert all(len(server.posts("/free") + server.posts("/api/free")) == 2 for server in rig.servers)
 

@@ -6,6 +6,7 @@ something that another may have (a model, a node pack) is given one chance to be
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from comfyproxy.comfyui.callers import CALLER_KEY, Caller
@@ -15,7 +16,7 @@ from comfyproxy.comfyui.prompts.ledger import Prompt
 from comfyproxy.comfyui.prompts.losing import name_of
 from comfyproxy.comfyui.prompts.sending import Sent, Verdict, fields_of, send, with_members
 from comfyproxy.comfyui.prompts.withdrawing import take_back
-from comfyproxy.comfyui.scheduling.candidates import refusal
+from comfyproxy.comfyui.scheduling.candidates import Lack, refusal
 from comfyproxy.comfyui.wire import Document, is_id
 from comfyproxy.comfyui.workflow import Workflow, read_workflow
 from comfyproxy.core.balancing.backend import Backend
@@ -57,10 +58,29 @@ def submit(dispatch: Dispatch, head: RequestHead, body: bytes, document: Documen
         # ComfyUI takes the same id twice. Both belong where the first one is.
         return Pin(known.backend, strict=True)
     able, lacks = yield from dispatch.catalogs.sort_out(candidates, submission.graph, dispatch.now)
-    if not able:
-        named = {f"server {name_of(backend)}": missing for backend, missing in lacks.items()}
-        return Respond(400, refusal(named, submission.graph))
-    return (yield from _place(dispatch, submission, _nearest_first(dispatch, caller, able)))
+    if able:
+        return (yield from _place(dispatch, submission, _nearest_first(dispatch, caller, able)))
+    closest = _closest(lacks)
+    if closest:
+        decision = yield from _place(dispatch, submission, closest)
+        if not isinstance(decision, Respond) or decision.status != 400:
+            return decision
+    named = {f"server {name_of(backend)}": missing for backend, missing in lacks.items()}
+    return Respond(400, refusal(named, submission.graph))
+
+
+def _closest(lacks: Mapping[Backend, Sequence[Lack]]) -> list[Backend]:
+    """The servers that lack nothing but models, and the fewest.
+
+    ComfyUI runs those outputs of a prompt that have what they need, and a node may check its inputs itself:
+    only a server can tell.
+    """
+    models = {
+        backend: len(missing)
+        for backend, missing in lacks.items()
+        if all(lack.input_name for lack in missing)
+    }
+    return [backend for backend, count in models.items() if count == min(models.values())]
 
 
 def read_submission(

@@ -67,8 +67,8 @@ class Server:
 
     ``is_down``: no connection comes about. ``is_silent``: it takes requests and answers none. ``is_mute``:
     its WebSockets say nothing. ``loses_answers``: those to prompts do not arrive. ``takes_and_is_silent``: it
-    takes a prompt and is silent from then on. ``statuses`` are what it answers to a method and a path, in
-    the content coding ``coding`` as it says.
+    takes a prompt and is silent from then on. ``replies`` (objects) and ``statuses``
+    are what it answers to a method and a path, in the content coding ``coding`` as it says.
     """
 
     def __init__(self, rig: "Rig", backend: Backend, **manners: Any) -> None:
@@ -79,6 +79,7 @@ class Server:
         self.coding = ""
         self.asked: list[tuple[str, str, Any]] = []
         self.statuses: dict[tuple[str, str], int] = {}
+        self.replies: dict[tuple[str, str], Any] = {}
         self._manners = manners
         self.start()
 
@@ -112,6 +113,8 @@ class Server:
             return Reply(ask.backend, why="connection refused", was_sent=False)
         self.asked.append((ask.method.decode(), path, body))
         status = self.statuses.get((ask.method.decode(), path))
+        if (told := self.replies.get((ask.method.decode(), path))) is not None:
+            return reply(ask.backend, Answer(200, json.dumps(told).encode()))
         if self.is_silent or status == 0:
             return Reply(ask.backend, why="no answer in time")
         if status is not None:

@@ -202,6 +202,39 @@ def test_a_server_without_the_node_is_no_candidate(make_rig: MakeRig, seconds: P
     assert rig.holder(rig.submit(seconds(4))) is able
 
 
+def lists_models(rig: Any, *names: str) -> None:
+    """Every server has a loader of models, for which it has these."""
+    for server in rig.servers:
+        server.replies["GET", "/object_info"] = {
+            "Loader": {"input": {"required": {"model": [list(names), {}]}}, "output_node": True}
+        }
+
+
+def loads(model: str) -> dict[str, Any]:
+    return {"1": {"class_type": "Loader", "inputs": {"model": model}}}
+
+
+def test_a_server_that_lacks_a_model_is_asked_before_the_prompt_is_refused(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    lists_models(rig, "a.safetensors")
+    rig.turn(1)
+    asked = []
+    rig.before = lambda ask: asked.append(ask.target)
+    status, told = rig.ask("POST", "/prompt", {"prompt": loads("b.safetensors"), "client_id": "me"})
+    assert status == 400
+    assert asked.count(b"/prompt") == 2
+    assert "b.safetensors" in json.dumps(told)
+
+
+def test_a_prompt_that_its_server_takes_for_all_that_is_not_refused(make_rig: MakeRig) -> None:
+    rig = make_rig(1)
+    lists_models(rig, "a.safetensors")
+    rig.turn(1)
+    rig.servers[0].replies["POST", "/prompt"] = {"prompt_id": "x", "number": 1, "node_errors": {"1": {}}}
+    status, told = rig.ask("POST", "/prompt", {"prompt": loads("b.safetensors"), "client_id": "me"})
+    assert (status, told["node_errors"]) == (200, {"1": {}})
+
+
 def test_a_prompt_that_is_withdrawn_before_its_server_answers_is_taken_back(
     rig: Any, seconds: Prompt
 ) -> None:
