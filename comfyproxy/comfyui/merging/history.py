@@ -98,7 +98,17 @@ def merge_history(
             entry = showing.known_entry(record)
             dated.append((ending_time(entry) or float(record.create_time), record.prompt_id, entry))
     dated.sort(key=lambda item: item[0])
-    return write_object((prompt_id, entry) for _, prompt_id, entry in dated[query.cut(len(dated))])
+    shown = dated[query.cut(len(dated))]
+    return write_object((prompt_id, _numbered(entry, ended)) for ended, prompt_id, entry in shown)
+
+
+def _numbered(entry: Document, ended: float) -> Document:
+    """``entry`` with the time of its end for its number.
+
+    Pages that list by ``GET /history`` take over only what has a greater number than all that they have.
+    """
+    row = entry.get("prompt")
+    return entry | {"prompt": [ended, *row[1:]]} if isinstance(row, list) and row else entry
 
 
 def history_of(
