@@ -7,7 +7,7 @@ from typing import Any
 from comfyproxy.comfyui.fanin.features import MAX_FLAGS, read_answer
 from comfyproxy.comfyui.fanin.frames import Frame, prompt_of_state
 from comfyproxy.comfyui.fanin.remaining import Remaining
-from comfyproxy.comfyui.fanin.telling import Mark, Telling
+from comfyproxy.comfyui.fanin.telling import IsVoid, Mark, Telling
 from comfyproxy.comfyui.fanin.upstreams import Note, Send, Unsure, Upstream
 from comfyproxy.comfyui.wire import Document, read_object
 from comfyproxy.core.balancing.backend import Backend
@@ -23,8 +23,16 @@ LINGER_UNTOLD = 600.0
 """The same where something ended that the page does not know."""
 
 
+NOTHING_LEFT = {"status": {"exec_info": {"queue_remaining": 0}}}
+"""What a server's ``status`` says when its queue is empty and nothing runs."""
+
+
 def _as_it_is(output: Any, _backend: Backend) -> Any:
     return output
+
+
+def _never(_prompt_id: str, _backend: Backend) -> bool:
+    return False
 
 
 class ClientSession(Telling):
@@ -33,7 +41,8 @@ class ClientSession(Telling):
     ``home`` is the client's affinity backend: what is about no prompt comes from it alone. ``queued`` gives
     the value of ``queue_remaining``; it must count a prompt until its last event (``executing`` without a
     node) has come. ``now`` is in seconds since the epoch: it is in what the session says of itself. ``mark``
-    gives the outputs of a node with what tells files of several servers apart.
+    gives the outputs of a node with what tells files of several servers apart. ``is_void`` says of a prompt
+    whether it is not to run on a server that may have it.
     """
 
     def __init__(
@@ -46,8 +55,9 @@ class ClientSession(Telling):
         unsure: Unsure,
         queued: Callable[[], int],
         mark: Mark = _as_it_is,
+        is_void: IsVoid = _never,
     ) -> None:
-        super().__init__(client_id, home, now, note=note, unsure=unsure, mark=mark)
+        super().__init__(client_id, home, now, note=note, unsure=unsure, mark=mark, is_void=is_void)
         self._remaining = Remaining(queued)
         self._has_spoken = False
 
@@ -111,6 +121,8 @@ class ClientSession(Telling):
             # What a new connection is greeted with, the client was told when it came.
             if not self._status_came(backend, now):
                 self._remaining.changes()
+            if data == NOTHING_LEFT:
+                self._is_idle(backend, now)
             self._say_status(now)
         elif isinstance(kind, str) and isinstance(data, dict):
             if kind == "feature_flags":

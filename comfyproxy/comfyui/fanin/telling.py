@@ -25,11 +25,17 @@ Mark = Callable[[Any, Backend], Any]
 """Gives what a node made on a backend with what tells the files of several servers apart; the same object if
 there is nothing to tell apart."""
 
+IsVoid = Callable[[str, Backend], bool]
+"""Whether a prompt is not to run on a backend that may have it; what that says of it counts for nothing."""
+
 SILENCE = 2.0
 """Seconds after an ending in which its server says that it is through. Then it is taken to be."""
 
 UNHEARD = 60.0
 """Seconds without a connection after which nobody waits for a prompt that the ledger does not know of."""
+
+MAX_ADOPTED = 100
+"""Prompts that the ledger does not know of, at most: more than servers can run for one client at a time."""
 
 MAX_OVER = 1000
 """Prompts that have ended are remembered, so that what comes late of them makes no new story."""
@@ -49,15 +55,24 @@ class Telling(Upstreams):
     """
 
     def __init__(
-        self, client_id: str, home: Backend | None, now: float, *, note: Note, unsure: Unsure, mark: Mark
+        self,
+        client_id: str,
+        home: Backend | None,
+        now: float,
+        *,
+        note: Note,
+        unsure: Unsure,
+        mark: Mark,
+        is_void: IsVoid,
     ) -> None:
         super().__init__(client_id, home, note=note, unsure=unsure)
         self._features = Features()
         self._stage = Stage(self._features)
         self._mark = mark
+        self._is_void = is_void
         self._used = now
         self._running: dict[Backend, Story] = {}
-        self._over: OrderedDict[str, None] = OrderedDict()
+        self._over: OrderedDict[str, bool] = OrderedDict()
         self._adopted: dict[str, float] = {}
 
     def adds(self, backend: Backend, prompt_id: str, now: float) -> None:
@@ -117,6 +132,8 @@ class Telling(Upstreams):
             if kind == "executed":
                 payload = self._marked(backend, data, payload)
             self._take(story, kind, data, payload, now)
+            if _is_last(kind, data) and story.prompt_id in self._over:
+                self._over[story.prompt_id] = True
             if story.has_begun and not story.is_over:
                 self._running[backend] = story
         elif backend is self.home and kind not in _OF_PROMPTS and "prompt_id" not in data:
@@ -154,12 +171,25 @@ class Telling(Upstreams):
             return self._story_without_id(backend, kind, data)
         place = self._places.get(prompt_id)
         if place is not backend:
+            if self._is_void(prompt_id, backend) or self._is_late(kind, data, prompt_id):
+                return None
             is_news = place is None and self._is_addressed(kind, data, prompt_id)
             if not (is_news or kind == "execution_start") or not 0 < len(prompt_id) <= MAX_ID:
                 return None
             self.adds(backend, prompt_id, now)
             self._adopted[prompt_id] = now
+            if len(self._adopted) > MAX_ADOPTED:
+                self._ends(self._stage.story(next(iter(self._adopted))), now)
         return self._stage.story(prompt_id)
+
+    def _is_late(self, kind: str, data: Document, prompt_id: str) -> bool:
+        """Whether this is of a prompt whose end is known, but not by its server's own words, up to the last of
+        them: what was read in a history may be said over a WebSocket later. Then a new run may begin."""
+        if self._over.get(prompt_id) is not False:
+            return False
+        if _is_last(kind, data):
+            self._over[prompt_id] = True
+        return True
 
     def _is_addressed(self, kind: str, data: Document, prompt_id: str) -> bool:
         """Whether only the client that has this prompt can have been told, and it is none that ended."""
@@ -230,7 +260,7 @@ class Telling(Upstreams):
         """The server of ``story`` is through with it."""
         self._stands_still(story)
         self._adopted.pop(story.prompt_id, None)
-        self._over[story.prompt_id] = None
+        self._over[story.prompt_id] = False
         if len(self._over) > MAX_OVER:
             self._over.popitem(last=False)
         self._stage.ends(story, now)
@@ -251,6 +281,11 @@ class Telling(Upstreams):
                 self._adopted[prompt_id] = now
             elif now - heard >= UNHEARD:
                 self._ends(self._stage.story(prompt_id), now)
+
+    def _is_idle(self, backend: Backend, now: float) -> None:
+        """``backend`` has nothing left to run: no prompt that the ledger does not know of either."""
+        for prompt_id in [one for one in self._adopted if self._places[one] is backend]:
+            self._ends(self._stage.story(prompt_id), now)
 
     def _binary(self, backend: Backend, payload: bytes) -> None:
         upstream = self._upstreams.get(backend)
@@ -276,3 +311,8 @@ class Telling(Upstreams):
             self._stage.keeps(story, Frame(preview.frame.payload, True))
         else:
             self._stage.passes(story, preview.frame)
+
+
+def _is_last(kind: str, data: Document) -> bool:
+    """Whether a server says with this that it is through with a prompt."""
+    return kind == "executing" and data.get("node") is None

@@ -132,6 +132,7 @@ class Dispatch:
                 unsure=self._unsure,
                 queued=partial(self.queued, client_id),
                 mark=self.ownership.mark,
+                is_void=self.ledger.is_doubted,
             )
             for prompt in self.ledger.of(client_id):
                 session.adds(prompt.backend, prompt.prompt_id, self.now)
@@ -196,6 +197,7 @@ class Dispatch:
             prompt.becomes(Phase.RUNNING, now)
             prompt.is_listed = True
             prompt.runs += 1
+            self.stranded.pop(prompt.prompt_id, None)
             self.scheduler.started(prompt.prompt_id, now)
             session = self.find_session(prompt.client_id)
             if session is not None:
@@ -269,6 +271,8 @@ class Dispatch:
         prompt_id = data.get("prompt_id")
         prompt = self.ledger.get(prompt_id) if isinstance(prompt_id, str) else None
         if prompt is None or prompt.backend is not backend:
+            if isinstance(prompt_id, str) and self.ledger.is_doubted(prompt_id, backend):
+                self.server(backend).check_soon(self.now)
             return
         if kind == "executed":
             self.ownership.told(data.get("output"), backend, prompt.owner, self.now)

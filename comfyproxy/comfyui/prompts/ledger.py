@@ -16,6 +16,9 @@ MAX_BODIES = 256 * 1024 * 1024
 MAX_ENDED = 100_000
 """Prompts that have ended, of which it is still known whose they were: ten servers' whole histories."""
 
+MAX_DOUBTS = 10_000
+"""Prompts of which it is remembered on which servers they may be by mistake."""
+
 _LEVEL = 1
 Key = TypeVar("Key")
 
@@ -106,6 +109,7 @@ class Ledger:
         self._by_backend: dict[Backend, dict[str, Prompt]] = {}
         self._by_client: dict[str, dict[str, Prompt]] = {}
         self._ended: OrderedDict[str, Ended] = OrderedDict()
+        self._doubts: OrderedDict[tuple[str, Backend], None] = OrderedDict()
         self._bodies = 0
         self._max_bodies = max_bodies
         self._max_ended = max_ended
@@ -158,6 +162,7 @@ class Ledger:
         if former is not None:
             self.drop(former)
         self._ended.pop(prompt.prompt_id, None)
+        self._doubts.pop((prompt.prompt_id, prompt.backend), None)
         self._active[prompt.prompt_id] = prompt
         self._by_backend.setdefault(prompt.backend, {})[prompt.prompt_id] = prompt
         self._by_client.setdefault(prompt.client_id, {})[prompt.prompt_id] = prompt
@@ -172,6 +177,7 @@ class Ledger:
 
     def assign(self, prompt: Prompt, backend: Backend) -> None:
         """``prompt`` is on ``backend`` now, or on its way there."""
+        self._doubts.pop((prompt.prompt_id, backend), None)
         if prompt.backend is not backend:
             self._leave(self._by_backend, prompt.backend, prompt)
             prompt.backend = backend
@@ -193,6 +199,16 @@ class Ledger:
         self._bodies -= len(prompt.body)
         prompt.body, prompt.phase = b"", Phase.ENDED
         return True
+
+    def doubt(self, prompt: Prompt, backend: Backend) -> None:
+        """``backend`` may have ``prompt``, or get it yet, though another is given it: there it is not to run."""
+        self._doubts[prompt.prompt_id, backend] = None
+        if len(self._doubts) > MAX_DOUBTS:
+            self._doubts.popitem(last=False)
+
+    def is_doubted(self, prompt_id: str, backend: Backend) -> bool:
+        """Whether that is so."""
+        return (prompt_id, backend) in self._doubts
 
     def _remember(self, prompt_id: str, ended: Ended) -> None:
         self._ended.pop(prompt_id, None)

@@ -44,6 +44,7 @@ def give_up(dispatch: Dispatch, backend: Backend) -> None:
     dispatch.catalogs.forget(backend)
     for prompt in dispatch.ledger.on(backend):
         if prompt.is_queued:
+            dispatch.ledger.doubt(prompt, backend)
             lose(dispatch, prompt, "was lost")
 
 

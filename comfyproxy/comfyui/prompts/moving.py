@@ -168,6 +168,8 @@ def _pass_over(dispatch: Dispatch, prompt: Prompt, sent: Sent) -> None:
                 dispatch, prompt, f"The server {name_of(backend)} refused this prompt: {_said(sent)}"
             )
             return
+    if sent.verdict is Verdict.UNREACHED and sent.reply is not None and sent.reply.was_sent:
+        dispatch.ledger.doubt(prompt, backend)
     dispatch.scheduler.lost(prompt.prompt_id)
     dispatch.stranded[prompt.prompt_id] = dispatch.now + (RETRY if sent.verdict is Verdict.UNREACHED else 0.0)
 

@@ -60,8 +60,9 @@ def _take_in(dispatch: Dispatch, backend: Backend, queue: Sequence[Queued], was_
         is_running = queued.status is Status.IN_PROGRESS
         prompt = dispatch.ledger.get(queued.prompt_id)
         if prompt is None:
-            if was_lost and dispatch.ledger.ended(queued.prompt_id) is not None:
-                # Given up with its server, it has ended otherwise.
+            is_void = was_lost or dispatch.ledger.is_doubted(queued.prompt_id, backend)
+            if is_void and dispatch.ledger.ended(queued.prompt_id) is not None:
+                # Given up with its server, or given to another one, it has ended otherwise.
                 yield from take_back(backend, queued.prompt_id)
             else:
                 _adopt(dispatch, backend, queued, is_running)

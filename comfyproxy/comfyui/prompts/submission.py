@@ -145,6 +145,8 @@ def _place(dispatch: Dispatch, submission: Submission, able: list[Backend]) -> O
         if sent.reply is not None and sent.reply.was_sent:
             # The server may have it nevertheless, and show it one day: under this id it will be known.
             submission = replace(submission, prompt_id=prompt.prompt_id)
+            if sent.verdict is Verdict.UNREACHED:
+                dispatch.ledger.doubt(prompt, backend)
         able.remove(backend)
         able = [one for one in able if one in sent.holders] or able
         if sent.verdict is Verdict.REFUSED:

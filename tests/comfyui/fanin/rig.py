@@ -69,6 +69,7 @@ class SessionRig:
         self.noted: list[tuple[Backend, Document]] = []
         self.unsure: Counter[Backend] = Counter()
         self.told: dict[Backend, list[bytes]] = {backend: [] for backend in self.backends}
+        self.void: set[tuple[str, Backend]] = set()
         self.session = ClientSession(
             "cid",
             self.backends[0],
@@ -77,6 +78,7 @@ class SessionRig:
             unsure=lambda backend: self.unsure.update([backend]),
             queued=lambda: len(self.queued),
             mark=mark,
+            is_void=lambda prompt, backend: (prompt, backend) in self.void,
         )
 
     def _note(self, backend: Backend, document: Document) -> None:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from comfyproxy.comfyui.fanin import telling
-from comfyproxy.comfyui.fanin.session import LINGER
+from comfyproxy.comfyui.fanin.session import LINGER, NOTHING_LEFT
 from comfyproxy.comfyui.fanin.telling import SILENCE, UNHEARD
 from comfyproxy.comfyui.wire import MAX_ID
 from tests.comfyui.fanin.page import Recording
@@ -197,6 +197,55 @@ def test_many_ended_prompts_are_not_all_remembered(rig: SessionRig, monkeypatch:
     assert spoken(script) == []
     rig.gives(0, "A")
     assert spoken(script) == ["execution_start A", "executed A"]
+
+
+def test_what_was_read_in_a_history_is_not_told_again_as_the_server_says_it(
+    rig: SessionRig, script: Script
+) -> None:
+    rig.add(1, "A")
+    ending = {"type": "execution_success", "data": {"prompt_id": "A"}}
+    last = {"type": "executing", "data": {"prompt_id": "A", "node": None}}
+    rig.session.synthesise([ending, last], rig.now)
+    rig.end("A")
+    assert spoken(script) == ["execution_start A", "execution_success A", "executing None A"]
+    rig.starts(1, "A")
+    rig.gives(1, "A")
+    rig.finishes(1, "A")
+    rig.gives(1, "A")
+    assert spoken(script) == []
+    rig.starts(1, "A")
+    assert spoken(script) == ["execution_start A", "execution_cached A", "executing 4 A"], "another run"
+
+
+def test_a_prompt_that_is_void_on_a_server_is_not_told_of(rig: SessionRig, script: Script) -> None:
+    rig.add(1, "A")
+    rig.void.add(("A", rig.backends[2]))
+    rig.starts(2, "A")
+    rig.starts(1, "A")
+    rig.finishes(2, "A")
+    assert spoken(script) == ["execution_start A", "execution_cached A", "executing 4 A"]
+
+
+def test_a_server_with_nothing_left_has_no_prompt_that_nobody_knows_of(
+    rig: SessionRig, script: Script
+) -> None:
+    rig.starts(1, "A")
+    rig.add(1, "B")
+    rig.says(2, "status", NOTHING_LEFT)
+    rig.says(1, "status", {"status": {"exec_info": {"queue_remaining": 1}}})
+    script.take()
+    rig.says(1, "status", NOTHING_LEFT)
+    assert spoken(script) == ["executing None A"]
+    assert set(rig.queued) == {"B"}
+
+
+def test_prompts_that_nobody_knows_of_are_few(
+    rig: SessionRig, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telling, "MAX_ADOPTED", 2)
+    for prompt in "ABC":
+        rig.starts(1, prompt)
+    assert "executing None A" in spoken(script)
 
 
 def test_a_prompt_that_nobody_knows_of_is_given_up_with_its_server(rig: SessionRig, script: Script) -> None:

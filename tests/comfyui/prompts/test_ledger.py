@@ -98,3 +98,16 @@ def test_submissions_are_kept_as_long_as_there_is_room(make: Make) -> None:
     ledger.add(three, b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
     ledger.settle(three)
     assert three.submission == b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def test_a_server_is_doubted_until_the_prompt_is_to_run_there(
+    make: Make, backends: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("comfyproxy.comfyui.prompts.ledger.MAX_DOUBTS", 2)
+    ledger, one = Ledger(), make("a")
+    ledger.add(one, b"x")
+    for backend in backends:
+        ledger.doubt(one, backend)
+    assert [ledger.is_doubted("a", backend) for backend in backends[:3]] == [False, True, True]
+    ledger.assign(one, backends[1])
+    assert not ledger.is_doubted("a", backends[1])

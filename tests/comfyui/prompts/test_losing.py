@@ -217,3 +217,42 @@ def test_a_history_that_says_nothing_still_says_that_it_is_over(
     conclude(rig.dispatch, rig.prompt(one), Found(Place.HISTORY, entry))
     assert page.told(one)[-1] == "end"
     assert page.remaining == 0
+
+
+def test_a_server_that_hung_may_not_run_what_runs_elsewhere_by_now(rig: Any, seconds: Prompt) -> None:
+    page = rig.open("/ws?clientId=me")
+    rig.servers[0].takes_and_is_silent = rig.servers[0].is_mute = True
+    ids = [rig.submit(seconds(3, seed), client_id="me") for seed in range(2)]
+    rig.turn(20)
+    ended = {one: page.told(one).count("execution_success") for one in ids}
+    assert ended == dict.fromkeys(ids, 1)
+    rig.servers[0].takes_and_is_silent = rig.servers[0].is_silent = rig.servers[0].is_mute = False
+    rig.turn(10)
+    assert {one: page.told(one).count("execution_success") for one in ids} == ended
+    assert {one: page.told(one).count("end") for one in ids} == ended
+
+
+def test_what_begins_on_a_server_that_was_given_up_is_not_brought_elsewhere(
+    rig: Any, seconds: Prompt
+) -> None:
+    one = rig.submit(seconds(4), client_id="me")
+    prompt = rig.prompt(one)
+    give_up(rig.dispatch, prompt.backend)
+    rig.dispatch.stranded[one] = rig.clock.seconds() + 10
+    rig.dispatch.started(prompt, rig.clock.seconds())
+    assert one not in rig.dispatch.stranded
+
+
+def test_what_a_server_may_have_by_mistake_is_taken_back_when_it_begins(rig: Any, seconds: Prompt) -> None:
+    rig.servers[0].loses_answers = True
+    rig.servers[0].statuses["GET", "/queue"] = 500
+    page = rig.open("/ws?clientId=me")
+    ids = [rig.submit(seconds(8, seed), client_id="me") for seed in range(2)]
+    rig.servers[0].statuses.clear()
+    rig.servers[0].loses_answers = False
+    rig.turn(30)
+    assert [page.told(one).count("execution_success") for one in ids] == [1, 1]
+    assert [page.told(one).count("execution_start") for one in ids] == [1, 1]
+    assert not any(one in rig.servers[0].history and one in rig.servers[1].history for one in ids) or any(
+        path == "/interrupt" for _, path, _ in rig.servers[0].asked
+    )
