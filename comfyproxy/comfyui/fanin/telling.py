@@ -183,8 +183,10 @@ class Telling(Upstreams):
         return self._stage.story(prompt_id)
 
     def _is_late(self, kind: str, data: Document, prompt_id: str) -> bool:
-        """Whether this is of a prompt whose end is known, but not by its server's own words, up to the last of
-        them: what was read in a history may be said over a WebSocket later. Then a new run may begin."""
+        """Whether this is of a prompt whose end is known, but not by its server's own words.
+
+        What was read in a history may be said over a WebSocket later. After the last of it a run is a new one.
+        """
         if self._over.get(prompt_id) is not False:
             return False
         if _is_last(kind, data):

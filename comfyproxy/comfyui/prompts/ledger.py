@@ -201,7 +201,7 @@ class Ledger:
         return True
 
     def doubt(self, prompt: Prompt, backend: Backend) -> None:
-        """``backend`` may have ``prompt``, or get it yet, though another is given it: there it is not to run."""
+        """``backend`` may have ``prompt``, or get it yet, though it is given to another: not to run it."""
         self._doubts[prompt.prompt_id, backend] = None
         if len(self._doubts) > MAX_DOUBTS:
             self._doubts.popitem(last=False)

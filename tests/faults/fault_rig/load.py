@@ -20,8 +20,9 @@ SIMULATED_COMFYUI = Path(__file__).with_name("simulated_comfyui.py")
 class NamedServer:
     """A server in a process of its own on a port that stays its own."""
 
-    def __init__(self, name: str, program: Path = NAMED) -> None:
+    def __init__(self, name: str, program: Path = NAMED, *arguments: str | Path) -> None:
         self.name = name
+        self._arguments = arguments
         self._program = program
         self._reserved = bind(0)
         self.port: int = self._reserved.getsockname()[1]
@@ -31,7 +32,7 @@ class NamedServer:
     def start(self) -> None:
         """Run, and wait until it listens."""
         self._process = subprocess.Popen(
-            [sys.executable, self._program, str(self.port), self.name], env=environment()
+            [sys.executable, self._program, str(self.port), self.name, *self._arguments], env=environment()
         )
 
         def accepts() -> bool:
