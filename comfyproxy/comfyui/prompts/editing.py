@@ -9,7 +9,9 @@ from comfyproxy.comfyui.merging.history import read_history
 from comfyproxy.comfyui.prompts.dispatch import Dispatch
 from comfyproxy.comfyui.prompts.ledger import Phase
 from comfyproxy.comfyui.prompts.locating import Found, Place, look_up
+from comfyproxy.comfyui.prompts.reconciling import reconcile
 from comfyproxy.comfyui.prompts.withdrawing import ask_to, cancel, delete, interrupt, own
+from comfyproxy.comfyui.steps import together
 from comfyproxy.comfyui.wire import Document, ids_in
 from comfyproxy.core.balancing.backend import Backend
 from comfyproxy.core.balancing.operations import Ask, Operation, Reply
@@ -29,8 +31,16 @@ def edit_queue(dispatch: Dispatch, head: RequestHead, document: Document) -> Ope
             prompt.prompt_id for prompt in own(dispatch, caller) if prompt.phase is not Phase.RUNNING
         ]
     if prompt_ids:
+        yield from _find(dispatch, prompt_ids)
         yield from delete(dispatch, dict.fromkeys(prompt_ids))
     return _DONE
+
+
+def _find(dispatch: Dispatch, prompt_ids: Sequence[str]) -> Operation:
+    """Know of prompts that were submitted elsewhere, or before this proxy began, ere they are touched: their
+    clients are told what becomes of what the ledger has."""
+    if any(dispatch.ledger.get(prompt_id) is None for prompt_id in prompt_ids):
+        yield from together([reconcile(dispatch, backend) for backend in dispatch.answering()])
 
 
 def edit_history(dispatch: Dispatch, head: RequestHead, document: Document) -> Operation:
@@ -79,29 +89,26 @@ def interrupt_running(dispatch: Dispatch, head: RequestHead, document: Document)
         caller: Caller = yield from dispatch.callers.identify(head)
         yield from interrupt(own(dispatch, caller))
     elif isinstance(prompt_id, str):
+        yield from _find(dispatch, (prompt_id,))
         prompt = dispatch.ledger.get(prompt_id)
-        if prompt is None:
-            yield from _interrupt_where_it_runs(dispatch.answering(), prompt_id)
-        elif prompt.phase is Phase.RUNNING:
+        if prompt is not None and prompt.phase is Phase.RUNNING:
             yield from interrupt((prompt,))
-        elif prompt.phase is Phase.PENDING:
-            yield from _interrupt_where_it_runs((prompt.backend,), prompt_id)
+        elif prompt is not None and prompt.phase is Phase.PENDING:
+            yield from _interrupt_if_it_runs(prompt.backend, prompt_id)
     return _DONE
 
 
-def _interrupt_where_it_runs(backends: Sequence[Backend], prompt_id: str) -> Operation:
+def _interrupt_if_it_runs(backend: Backend, prompt_id: str) -> Operation:
     """Interrupt a prompt of which it is not known that it runs. A ComfyUI before 0.3.57 would interrupt
     whatever else does, so it must run there."""
-    for backend in backends:
-        found: Found = yield from look_up(backend, prompt_id)
-        if found.place is Place.RUNNING:
-            yield ask_to(backend, b"/interrupt", "prompt_id", prompt_id)
+    found: Found = yield from look_up(backend, prompt_id)
+    if found.place is Place.RUNNING:
+        yield ask_to(backend, b"/interrupt", "prompt_id", prompt_id)
 
 
 def cancel_job(dispatch: Dispatch, prompt_id: str) -> Operation:
     """``POST /api/jobs/{id}/cancel``."""
-    is_cancelled = yield from cancel(dispatch, (prompt_id,))
-    return _told(is_cancelled)
+    return (yield from _cancel(dispatch, (prompt_id,)))
 
 
 def cancel_jobs(dispatch: Dispatch, body: bytes, document: Document | None) -> Operation:
@@ -118,10 +125,12 @@ def cancel_jobs(dispatch: Dispatch, body: bytes, document: Document | None) -> O
     ]
     if invalid:
         return _refused({"error": "job_ids contains invalid id(s)", "invalid_ids": invalid})
-    return _told((yield from cancel(dispatch, tuple(dict.fromkeys(job_ids)))))
+    return (yield from _cancel(dispatch, tuple(dict.fromkeys(job_ids))))
 
 
-def _told(is_cancelled: bool) -> Decision:
+def _cancel(dispatch: Dispatch, prompt_ids: Sequence[str]) -> Operation:
+    yield from _find(dispatch, prompt_ids)
+    is_cancelled = yield from cancel(dispatch, prompt_ids)
     return Respond(200, json.dumps({"cancelled": is_cancelled}).encode())
 
 

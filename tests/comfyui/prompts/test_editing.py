@@ -157,6 +157,34 @@ def test_an_unknown_prompt_is_interrupted_where_it_runs(pool: Any, seconds: Prom
     assert pool.servers[0].posts("/interrupt") == []
 
 
+@pytest.mark.parametrize("way", ["interrupt", "cancel", "delete"])
+def test_a_client_is_told_of_the_end_of_what_a_proxy_that_has_just_begun_has_not_found_yet(
+    pool: Any, make_rig: MakeRig, seconds: Prompt, way: str
+) -> None:
+    two_clients(pool, seconds)
+    for line in tuple(pool.lines.values()):
+        pool.disconnect(line)
+    new = make_rig(beside=pool)
+    page = new.open("/ws?clientId=me")
+    assert len(new.dispatch.ledger) == 0
+    running = [server.running for server in new.servers]
+    if way == "delete":
+        waiting = new.servers[0].pending[0]
+        assert new.ask("POST", "/queue", {"delete": [waiting]}) == (200, None)
+        assert new.holder(waiting) is None
+    elif way == "cancel":
+        assert new.ask("POST", f"/api/jobs/{running[0]}/cancel") == (200, {"cancelled": True})
+    else:
+        assert new.ask("POST", "/interrupt", {"prompt_id": running[0]}) == (200, None)
+    new.turn(4)
+    ended = page.told(running[0])
+    if way == "delete":
+        assert "end" not in ended
+        assert page.remaining == 3
+    else:
+        assert (ended.count("execution_interrupted"), ended.count("end")) == (1, 1)
+
+
 @pytest.mark.parametrize("place", ["pending", "running"])
 def test_a_prompt_is_cancelled_wherever_it_is(pool: Any, seconds: Prompt, place: str) -> None:
     two_clients(pool, seconds)
