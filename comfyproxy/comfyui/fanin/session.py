@@ -145,9 +145,19 @@ class ClientSession(Telling):
         self._stage.repeat(now)
         super().due(now)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it is kept only for a client that may come back."""
+        return self._stage.client is None and not self._places
+
+    @property
+    def used(self) -> float:
+        """When its client was there last, or a prompt of it."""
+        return self._used
+
     def is_over(self, now: float) -> bool:
         """Whether the client has been gone for long enough and has nothing left to run."""
-        if self._stage.client is not None or self._places:
+        if not self.is_idle:
             return False
         return now - self._used >= (LINGER_UNTOLD if self._stage.stories else LINGER)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
+from heapq import nsmallest
 from os import urandom
 from typing import Any
 
@@ -29,6 +30,10 @@ from comfyproxy.core.config import ComfyUIConfig
 
 OBSERVER = "0b5e7ed00000"
 """The fingerprint in the client ids of observers: every proxy knows them for what they are."""
+
+MAX_IDLE = 1000
+"""Sessions that are kept for clients which may come back. Whoever makes up a client id for each request has
+no use for them, and each has connections."""
 
 _FINISHED = frozenset(("execution_success", "execution_error", "execution_interrupted"))
 
@@ -154,13 +159,18 @@ class Dispatch:
 
     def drop_sessions(self, now: float) -> None:
         """Forget the sessions that nothing needs any more, and give the others their nearest servers."""
+        idle: list[tuple[float, str]] = []
         for client_id, session in tuple(self._clients.items()):
             if session.is_over(now):
                 del self._clients[client_id]
                 continue
+            if session.is_idle:
+                idle.append((session.used, client_id))
             home = self.callers.affinity(self.callers.owner(client_id))
             if home is not None and home is not session.home:
                 session.moves_to(home, now)
+        for _, client_id in nsmallest(len(idle) - MAX_IDLE, idle):
+            del self._clients[client_id]
 
     def queued(self, client_id: str) -> int:
         """How many prompts the client is told that are left."""

@@ -53,11 +53,11 @@ def submit(dispatch: Dispatch, head: RequestHead, body: bytes, document: Documen
         return Refuse(503, "No server can take a prompt at the moment.")
     if submission is None:
         return _at_home(dispatch, caller, candidates)
+    able, lacks = yield from dispatch.catalogs.sort_out(candidates, submission.graph, dispatch.now)
     known = dispatch.ledger.get(submission.prompt_id) if submission.prompt_id else None
     if known is not None:
         # ComfyUI takes the same id twice. Both belong where the first one is.
         return Pin(known.backend, strict=True)
-    able, lacks = yield from dispatch.catalogs.sort_out(candidates, submission.graph, dispatch.now)
     if able:
         return (yield from _place(dispatch, submission, _nearest_first(dispatch, caller, able)))
     closest = _closest(lacks)

@@ -201,3 +201,17 @@ def test_what_is_listened_to_need_not_be_asked_so_often(rig: Any) -> None:
     rig.clock.advance(1.0)
     rig.ask("GET", "/api/jobs")
     assert all(server.asked for server in rig.servers)
+
+
+def test_sessions_that_wait_for_their_clients_are_few(
+    rig: Any, seconds: Prompt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("comfyproxy.comfyui.prompts.dispatch.MAX_IDLE", 2)
+    rig.open("/ws?clientId=there")
+    rig.submit(seconds(60), client_id="busy")
+    for number in range(4):
+        page = rig.open(f"/ws?clientId=gone-{number}")
+        page.session.detach(page, rig.clock.seconds())
+        rig.turn()
+    kept = {session.client_id for session in rig.router.sessions} - {rig.dispatch.observer.client_id}
+    assert kept == {"there", "busy", "gone-2", "gone-3"}

@@ -250,3 +250,19 @@ def test_a_prompt_that_is_withdrawn_before_its_server_answers_is_taken_back(
     rig.turn(1)
     assert rig.holder(own) is None
     assert len(rig.dispatch.ledger) == 0
+
+
+def test_of_two_that_come_with_one_id_at_once_both_go_to_the_same_server(rig: Any, seconds: Prompt) -> None:
+    one = "11111111-1111-4111-8111-111111111111"
+    catalogs = rig.dispatch.catalogs
+    sort_out = catalogs.sort_out
+
+    def slowly(*arguments: Any) -> Any:
+        catalogs.sort_out = sort_out
+        rig.submit(seconds(4), client_id="first", prompt_id=one)
+        return (yield from sort_out(*arguments))
+
+    catalogs.sort_out = slowly
+    rig.submit(seconds(4), client_id="second", prompt_id=one)
+    server = rig.holder(one)
+    assert (server.running, server.pending) == (one, [one])
