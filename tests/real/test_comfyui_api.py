@@ -1,6 +1,6 @@
 """Scripts that use the API of a real ComfyUI, through the proxy in front of two of them.
 
-The proxy runs with its defaults: placement by client.
+The proxy runs with its defaults.
 """
 
 import asyncio
