@@ -10,8 +10,8 @@ from pathlib import Path
 from benchmarks.peers import Place, program
 from benchmarks.processes import HERE, Process, free_ports
 
-SMALL = b'{"exec_info": {"queue_remaining": 128}}'
-"""The small answer: ComfyUI's to ``GET /prompt``, 39 octets."""
+SMALL = b'["checkpoints", "loras", "vae", "unet"]'
+"""The small answer: as ComfyUI's to ``GET /models``, 39 octets."""
 
 PICTURE = 1024 * 1024
 LARGE = 10 * 1024 * 1024

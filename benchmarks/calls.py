@@ -28,7 +28,7 @@ REQUESTS = 200
 ANSWER = (
     b"HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nDate: Sun, 22 Nov 2026 12:00:00 GMT\r\n"
     b"Content-Type: application/json\r\nContent-Length: 39\r\nConnection: keep-alive\r\n\r\n"
-    b'{"exec_info": {"queue_remaining": 128}}'
+    b'["checkpoints", "loras", "vae", "unet"]'
 )
 SYSTEM_CALLS = {f"socket.{name}" for name in ("send", "sendmsg", "recv", "recv_into")} | {
     f"epoll.{name}" for name in ("poll", "modify", "register", "unregister")

@@ -27,12 +27,13 @@ DIRECT = "no proxy"
 @dataclass(frozen=True)
 class Setting:
     """What a work wants of a proxy: its ``servers`` (host:port), a log line a request, ``large`` bodies,
-    servers that are ``checked``."""
+    servers that are ``checked``, WebSockets (``sockets``) that are passed on to them."""
 
     servers: Sequence[str]
     log: bool = False
     large: bool = False
     checked: bool = True
+    sockets: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,10 @@ def comfyproxy(*options: str) -> Callable[[str, Setting, Place], Sequence[str]]:
         log = ["--access-log", "routing" if setting.log else "none"]
         listen = f"tcp:{place.port}:interface=127.0.0.1:backlog=4096"
         probe = [] if setting.checked else ["--probe", "none"]
-        return [program, "run", "--listen", listen, "--file", str(servers), *log, *probe, *options]
+        # By default a client of ComfyUI has its WebSocket here, and each server has another one.
+        placement = ["--placement", "client"] if setting.sockets else []
+        command = [program, "run", "--listen", listen, "--file", str(servers)]
+        return [*command, *log, *probe, *placement, *options]
 
     return command
 

@@ -39,7 +39,7 @@ def profile(name: str, seconds: float) -> int:
         place.directory.mkdir(mode=0o755)
         (Path(directory) / "backends").mkdir(mode=0o755)
         with running_backends(Path(directory) / "backends", 100) as backends:
-            setting = Setting(work.servers(backends), work.log, work.large)
+            setting = Setting(work.servers(backends), work.log, work.large, sockets=work.sockets)
             run = _sampled if spy is not None else _traced
             print("\n".join(run(work, setting, place, seconds)))
     return 0

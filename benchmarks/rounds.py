@@ -42,7 +42,7 @@ class Rounds:
     def run(self, work: Work, peers: Sequence[Peer]) -> Samples:
         """Measure ``work`` on each of ``peers``."""
         chosen = [peer for peer in peers if peer.takes_part(work.name)]
-        setting = Setting(work.servers(self.backends), work.log, work.large)
+        setting = Setting(work.servers(self.backends), work.log, work.large, sockets=work.sockets)
         self._check_backends()
         with self.running(work.name, chosen, setting) as processes:
             samples: Samples = {}
@@ -90,7 +90,8 @@ class Rounds:
     def idle_memory(self, peers: Sequence[Peer], websockets: bool) -> Samples:
         """Resident octets that one idle client takes: the slope from `FIRST` connections to `IDLE` more."""
         name = "idle WebSockets" if websockets else "idle clients"
-        setting = Setting(self.backends.sockets if websockets else self.backends.three)
+        servers = self.backends.sockets if websockets else self.backends.three
+        setting = Setting(servers, sockets=websockets)
         samples: Samples = {}
         chosen = [peer for peer in peers if peer.takes_part(name)]
         with self.running(name, chosen, setting) as processes:

@@ -14,7 +14,8 @@ from benchmarks.client import Failed, Result
 from benchmarks.peers import COMFYPROXY, CONFIGURATIONS, HAPROXY, NGINX
 from benchmarks.processes import HERE
 
-SMALL_PATH = "/api/prompt"
+SMALL_PATH = "/api/models"
+"""Of what comes from a server whatever the placement is."""
 
 BROWSER = (
     "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/143.0",

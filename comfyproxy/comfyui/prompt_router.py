@@ -31,6 +31,7 @@ from comfyproxy.comfyui.wire import (
     Route,
     client_named,
     find_route,
+    is_of_a_page,
     read_object,
 )
 from comfyproxy.core.balancing.backend import Backend
@@ -87,6 +88,7 @@ class PromptRouter:
         self._dispatch = Dispatch(pool, self._callers, options, random)
         self._pool = pool
         self._find_route = lru_cache(KEPT_HEADS)(find_route)
+        self._passed_over: RequestHead | None = None
         self._files = FileRoutes(
             pool,
             self._callers,
@@ -125,7 +127,12 @@ class PromptRouter:
     def route(self, head: RequestHead, body: bytes | None, now: float) -> Decision:
         """Where this request belongs, or what is to be done about it here."""
         self._dispatch.now = now
-        if not self._callers.sender(head.block).is_from_here and (refusal := check_origin(head)) is not None:
+        sender = self._callers.sender(head.block)
+        if sender.is_from_here:
+            if is_of_a_page(head):
+                self._passed_over = head
+                return self._nearest(head) if sender.backends else _ANY
+        elif (refusal := check_origin(head)) is not None:
             return refusal
         route, argument = self._find_route(head)
         if body is None and head.body and route in _BODIES:
@@ -262,6 +269,10 @@ class PromptRouter:
 
     def place(self, head: RequestHead, body: bytes | None, backend: Backend, now: float) -> Rewrite | None:
         """Give a browser its cookie; let the server see its own names of files."""
+        if head is self._passed_over:
+            sender = self._callers.sender(head.block)
+            if not (sender.wants_page or head.path == b"/"):
+                return None
         if self._callers.is_due(head):
             return Rewrite(answer_fields=self._callers.cookie_for(backend))
         return self._files.place(self._find_route(head)[0], head, body)

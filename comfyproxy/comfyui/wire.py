@@ -68,6 +68,11 @@ _PROMPT_PATH = re.compile(rb"(?:/api)?/history/([^/]+)|(?:/api){1,2}/jobs/([^/]+
 # aiohttp matches routes against the path decoded so far that no segment can change by it.
 _ENCODED = re.compile(rb"%(?!2[Ff]|25)([0-9A-Fa-f]{2})")
 _NAMING_TARGET = re.compile(rb"(?:/api){0,2}/(?:ws|history/|jobs/|view)|[^?]*%")
+_TARGET_OF_ITS_OWN = re.compile(
+    rb"(?:/api){0,2}/(?:ws|prompt|queue|history|interrupt|free|jobs|object_info|system_stats|features|view"
+    rb"|upload/|experiment/|internal/|settings|user|v2/)|[^?]*%"
+)
+"""How the targets of all routes begin but `Route.OTHER`."""
 
 
 class Route(Enum):
@@ -156,6 +161,16 @@ def names_nothing(head: RequestHead) -> bool:
         and not head.body
         and not head.upgrade
         and _NAMING_TARGET.match(head.target) is None
+    )
+
+
+def is_of_a_page(head: RequestHead) -> bool:
+    """Whether it is plain at once that ``head`` is a GET of `Route.OTHER`; ``False`` says nothing."""
+    return (
+        head.method == b"GET"
+        and not head.body
+        and not head.upgrade
+        and _TARGET_OF_ITS_OWN.match(head.target) is None
     )
 
 

@@ -32,7 +32,7 @@ DEFAULT_RETRIES = 10
 DEFAULT_RETRY_BUDGET = 0.2
 DEFAULT_POOL = "default"
 DEFAULT_MIN_RATE = 100
-DEFAULT_PLACEMENTS: Mapping[App, Placement] = {"comfyui": "client", "http": "request"}
+DEFAULT_PLACEMENTS: Mapping[App, Placement] = {"comfyui": "prompt", "http": "request"}
 DEFAULT_PROBES: Mapping[App, str] = {"comfyui": "comfyui", "http": "none"}
 
 BALANCED_PREFIXES = (
@@ -133,7 +133,7 @@ class PoolConfig:
     name: str
     addresses: tuple[Address, ...]
     app: App = "comfyui"
-    placement: Placement = "client"
+    placement: Placement = "prompt"
     insecure_backends: bool = False
     balance: Balance = field(default_factory=Balance)
     sticky: Sticky = "none"

@@ -129,13 +129,20 @@ class Asking:
     def _fail(self, error: BackendError) -> None:
         was_sent = self._was_sent
         self._note(error)
-        self._end(_told_by(error))
+        self._end(self._told_by(error))
         self._failed(error, was_sent)
 
     def _note(self, error: BackendError) -> None:
         """Say it in the log, unless that is no news: sessions try again and again."""
         if not (isinstance(error, OutOfDescriptors) or self.backend.health.is_down):
             self.proxy.note_failure(self.backend, error)
+
+    def _told_by(self, error: BackendError) -> Outcome:
+        """What ``error`` says of the backend."""
+        # A ComfyUI that loads a model may answer nothing for longer than we ask, and has work all the same
+        # (`Pool.observed`): who finds that out is the probe.
+        is_slow = isinstance(error, BackendTimeout) and error.request_was_sent
+        return Outcome.ABANDONED if is_slow or isinstance(error, OutOfDescriptors) else outcome_of(error)
 
     def _failed(self, error: BackendError, was_sent: bool) -> None:
         """Nothing comes of it; ``was_sent`` says that the backend may have seen the request."""
@@ -239,14 +246,6 @@ class Question(Asking):
 
     def _failed(self, error: BackendError, was_sent: bool) -> None:
         self._done(Reply(self.backend, why=str(error), was_sent=was_sent))
-
-
-def _told_by(error: BackendError) -> Outcome:
-    """What ``error`` says of the backend."""
-    # A ComfyUI that loads a model may answer nothing for longer than we ask, and has work all the same
-    # (`Pool.observed`): who finds that out is the probe.
-    is_slow = isinstance(error, BackendTimeout) and error.request_was_sent
-    return Outcome.ABANDONED if is_slow or isinstance(error, OutOfDescriptors) else outcome_of(error)
 
 
 def compose(ask: Ask, rules: HeaderRules | None = None) -> bytes:

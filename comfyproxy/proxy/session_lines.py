@@ -23,7 +23,7 @@ from comfyproxy.core.http.forwarding import UPGRADE
 from comfyproxy.core.http.headerrules import HeaderRules
 from comfyproxy.core.http.http1 import ResponseHead
 from comfyproxy.core.http.websocket import accepts_key
-from comfyproxy.errors import BackendError, BackendLost, BackendProtocolError
+from comfyproxy.errors import BackendError, BackendLost, BackendProtocolError, OutOfDescriptors
 from comfyproxy.proxy.asking import Asking, compose
 from comfyproxy.proxy.outflow import Backlog
 from comfyproxy.proxy.relay import RelayEnd
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 
 SOONEST = 0.25
 """Seconds between two connections, at least."""
-
-LATEST = 10.0
-"""Seconds between two attempts of which the first came to nothing, at most."""
 
 HELD = 5.0
 """Seconds that a connection which was asked for stays before its session has to want it."""
@@ -57,6 +54,7 @@ class Handshake(Asking):
     """One attempt of a `Line` to get a WebSocket: ``GET /ws?clientId=...``."""
 
     def __init__(self, line: "Line", rules: HeaderRules | None) -> None:
+        self._is_news = True
         self._key = b64encode(token_bytes(16))
         self._line = line
         client = quote(line.session.client_id, safe="", errors="surrogatepass")
@@ -87,6 +85,15 @@ class Handshake(Asking):
 
     def answer_data(self, data: bytes, complete: bool) -> None:
         """Never: an answer ends the attempt."""
+
+    def _note(self, error: BackendError) -> None:
+        self._is_news = self._line.sessions.is_news(self.backend, str(error))
+        if self._is_news and not (isinstance(error, OutOfDescriptors) or self.backend.health.is_down):
+            self.proxy.log_of_failures.warn("{url}: {error}", url=self.backend.url, error=error)
+
+    def _told_by(self, error: BackendError) -> Outcome:
+        # What is tried again and again may not make the pool give up a server and take it back by turns.
+        return super()._told_by(error) if self._is_news else Outcome.ABANDONED
 
     def _failed(self, error: BackendError, was_sent: bool) -> None:
         self._line.failed(str(error))
@@ -125,17 +132,25 @@ class Line:
         now: float = self.sessions.proxy.reactor.seconds()
         return now
 
-    def look(self, is_wanted: bool) -> bool:
-        """Open, close or leave it, as it is wanted; whether there is a reason to keep it in mind."""
+    def look(self, is_wanted: bool, may_begin: bool = True) -> bool:
+        """Open, close or leave it, as it is wanted; whether there is a reason to keep it in mind.
+
+        Where nobody waits for it, ``may_begin`` says whether an attempt may be made.
+        """
         now = self._now
         if is_wanted:
             self._held_until = -inf
         is_needed = is_wanted or bool(self._waiting) or now < self._held_until
         if not is_needed:
             self.hang_up()
-        elif self.is_resting and now >= self._rest_until and self.backend.admin is not AdminState.MAINT:
+        elif self.is_resting and now >= self._rest_until and self._is_worth_it(may_begin):
             self._begin()
         return is_needed or not self.is_resting or now < self._rest_until
+
+    def _is_worth_it(self, may_begin: bool) -> bool:
+        # Checks find out soon and at less cost that a server is back.
+        may_begin = bool(self._waiting) or (may_begin and not self.backend.health.is_down)
+        return may_begin and self.backend.admin is not AdminState.MAINT
 
     def open(self, opening: "Opening") -> None:
         """Have it opened for ``opening``, at once if it has only been waiting after a failure."""
@@ -175,6 +190,7 @@ class Line:
         upstream.relay = self  # type: ignore[assignment]
         upstream.dataReceived = end.dataReceived  # type: ignore[method-assign]
         upstream.transport.resumeProducing()
+        self.sessions.forget_failure(self.backend)
         self.sessions.tell(self.session.opened, self.backend, end.deliver, self._now)
         if rest:
             end.dataReceived(rest)
@@ -215,7 +231,7 @@ class Line:
         """There is no connection any more."""
         now = self._now
         self._rest_until = now + self._delay
-        self._delay = min(2 * self._delay, LATEST)
+        self._delay = min(2 * self._delay, self.sessions.longest_rest)
         self.sessions.tell(self.session.lost, self.backend, why, now)
         self.sessions.rested()
 

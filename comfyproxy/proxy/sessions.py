@@ -36,6 +36,18 @@ MAX_FROM_CLIENT = 4 * 1024 * 1024
 """Octets of a client's message; a larger one ends its WebSocket with 1009, as at ComfyUI (aiohttp's
 ``max_msg_size``)."""
 
+LATEST = 10.0
+"""Seconds between two attempts of which the first came to nothing, at most, unless there are very many."""
+
+ATTEMPTS = 100
+"""Attempts a second to reach servers that cannot be reached, at most."""
+
+AT_ONCE = 100
+"""Attempts that are begun in one turn, at most, besides those that somebody waits for."""
+
+MOST_CAUSES = 8
+"""Ways to fail that are told of a server that does not work in between."""
+
 GOODBYES = 1.0
 """Seconds that backends have to say goodbye when the proxy closes."""
 
@@ -48,6 +60,7 @@ class Sessions:
         self.clients, self.backends = make_factories(proxy.reactor)
         self.proxy = proxy
         self._all_rest: Deferred[None] | None = None
+        self._failures: dict[Backend, set[str]] = {}
         self._is_closing = False
         self._joined: set[Joined] = set()
         self._lines: dict[tuple[str, Backend], Line] = {}
@@ -81,9 +94,33 @@ class Sessions:
         for balancer, of_router in sessions:
             for session in tuple(of_router):
                 self.tell(self._ask_what_is_wanted, balancer, session, wanted)
+        begun = 0
         for key, line in tuple(self._lines.items()):
-            if not line.look(line in wanted):
+            was_resting = line.is_resting
+            if not line.look(line in wanted, begun < AT_ONCE):
                 del self._lines[key]
+            elif was_resting:
+                begun += not line.is_resting
+        for backend in [backend for backend in self._failures if backend.removed]:
+            del self._failures[backend]
+
+    @property
+    def longest_rest(self) -> float:
+        """Seconds between two attempts of one line, at most."""
+        return max(LATEST, len(self._lines) / ATTEMPTS)
+
+    def is_news(self, backend: Backend, failure: str) -> bool:
+        """Whether ``backend`` has not failed like this since it last worked: only that is worth a line in
+        the log."""
+        former = self._failures.setdefault(backend, set())
+        is_news = failure not in former and len(former) < MOST_CAUSES
+        if is_news:
+            former.add(failure)
+        return is_news
+
+    def forget_failure(self, backend: Backend) -> None:
+        """There is a connection to ``backend``: its next failure is news."""
+        self._failures.pop(backend, None)
 
     def _ask_what_is_wanted(self, balancer: Balancer, session: Session, wanted: set[Line]) -> None:
         now = self.proxy.reactor.seconds()

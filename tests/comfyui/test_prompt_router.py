@@ -56,6 +56,10 @@ class TestPages:
     def test_only_pages_and_websockets_bring_the_cookie(self, rig: Rig) -> None:
         backend = rig.pool.backends[0]
         assert rig.router.place(make_head("GET", "/api/models"), None, backend, 0.0) is None
+        for target, brings in (("/api/models", False), ("/", True), ("/workflows", False)):
+            head = make_head("GET", target)
+            assert rig.router.route(head, None, 0.0) == Default()
+            assert (rig.router.place(head, None, backend, 0.0) is not None) is brings
         assert rig.router.place(make_head("GET", "/", cookie_of(rig)), None, backend, 0.0) is None
 
     def test_the_proxys_cookie_is_its_own(self, rig: Rig) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from comfyproxy.comfyui import router as router_module
 from comfyproxy.comfyui import wire
 from comfyproxy.comfyui.identity import fingerprint_in, mint_client_id, mint_prompt_id
+from comfyproxy.comfyui.prompt_router import PromptRouter
 from comfyproxy.comfyui.router import ClientRouter, RequestRouter, make_router
 from comfyproxy.comfyui.wire import Document
 from comfyproxy.core.balancing.pool import Pool
@@ -45,6 +46,7 @@ class TestMakeRouter:
     def test_each_placement_has_its_router(self, make_pool: MakePool) -> None:
         assert isinstance(make_router("client", make_pool()), ClientRouter)
         assert isinstance(make_router("request", make_pool()), RequestRouter)
+        assert isinstance(make_router("prompt", make_pool()), PromptRouter)
 
     def test_another_placement_is_an_error(self, make_pool: MakePool) -> None:
         with pytest.raises(ValueError, match="'client', 'request' or 'prompt'"):

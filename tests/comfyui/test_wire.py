@@ -17,6 +17,7 @@ from comfyproxy.comfyui.wire import (
     client_named,
     find_endpoint,
     find_route,
+    is_of_a_page,
     names_nothing,
     prompts_named,
     read_object,
@@ -356,3 +357,34 @@ def test_most_of_what_a_page_asks_for_names_nothing(
     make_head: MakeHead, method: str, target: str, expected: bool
 ) -> None:
     assert names_nothing(make_head(method, target)) is expected
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "expected"),
+    [
+        ("GET", "/", True),
+        ("GET", "/scripts/app.js?a=%20", True),
+        ("GET", "/api/models/vae", True),
+        ("GET", "/v%69ew", False),
+        ("HEAD", "/", False),
+        ("POST", "/scripts/app.js", False),
+    ],
+)
+def test_what_pages_load_is_known_at_once(
+    make_head: MakeHead, method: str, target: str, expected: bool
+) -> None:
+    assert is_of_a_page(make_head(method, target)) is expected
+
+
+@pytest.mark.parametrize("prefix", ["", "/api", "/api/api"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/ws", "/prompt", "/queue", "/history", "/history/a", "/interrupt", "/free", "/jobs", "/jobs/a"),
+        *("/object_info", "/object_info/A", "/system_stats", "/features", "/view", "/viewvideo"),
+        *("/view_metadata/loras", "/upload/image", "/experiment/models/preview/a/0/b", "/users"),
+        *("/internal/files/output", "/internal/logs", "/settings", "/userdata/a", "/v2/userdata"),
+    ],
+)
+def test_what_a_route_is_about_is_no_page(make_head: MakeHead, prefix: str, path: str) -> None:
+    assert not is_of_a_page(make_head("GET", prefix + path))

@@ -1,9 +1,13 @@
 """A session's connections to its backends on a network in memory: when they are made, kept and ended."""
 
+import itertools
+
 import pytest
+from twisted.logger import capturedLogs
 
 from comfyproxy.core.balancing.backend import AdminState
 from comfyproxy.core.balancing.changes import diff
+from comfyproxy.core.balancing.health import Health, Status
 from comfyproxy.core.balancing.operations import OpenSocket
 from comfyproxy.core.config import Timeouts
 from comfyproxy.core.http.headerrules import compile_rules, parse_rule
@@ -296,3 +300,65 @@ def test_a_server_that_a_reload_took_out_keeps_its_connections_while_they_are_wa
     one.rig.advance(2)
     assert one.backends[0].socket.is_gone
     assert backend.leases == 0
+
+
+def test_what_goes_wrong_again_and_again_is_told_once(make):
+    answer = b"HTTP/1.1 %d No\r\nContent-Length: 2\r\n\r\nno"
+    steps = [Step(send=answer % status) for status in (404, 404, 404, 403, 403, 403)]
+    one = make(ScriptedBackend(steps))
+    with capturedLogs() as logged:
+        one.want(0)
+        one.rig.advance(12)
+    told = [str(entry["error"]) for entry in logged if "error" in entry]
+    assert [status for text in told for status in ("404", "403") if status in text] == ["404", "403"]
+    one.want()
+
+
+def test_failures_are_news_after_a_connection(make):
+    sessions = make().rig.proxy.sessions
+    backend = make().pool[0]
+    assert [sessions.is_news(backend, why) for why in "aabba"] == [True, False, True, False, False]
+    assert sum(sessions.is_news(backend, str(number)) for number in range(100)) == 6
+    sessions.forget_failure(backend)
+    assert sessions.is_news(backend, "b")
+
+
+def test_a_server_that_cannot_be_reached_is_not_given_up_for_it_by_turns(make):
+    one = make(None)
+    one.want(0)
+    one.rig.advance(30)
+    assert one.pool[0].failures <= 1
+    assert not one.pool[0].ejected
+
+
+def test_a_server_that_checks_found_down_is_left_to_them(make):
+    one = make()
+    one.pool[0].health = Health(Status.DOWN)
+    one.want(0)
+    one.rig.advance(5)
+    assert one.backends[0].connections == []
+    came = one.operate(OpenSocket(one.session, one.pool[0]))
+    one.backends[0].socket.say(STATUS)
+    one.rig.network.run()
+    assert came == [True]
+
+
+def test_very_many_connections_are_not_begun_all_at_once(make, monkeypatch):
+    monkeypatch.setattr("comfyproxy.proxy.sessions.AT_ONCE", 2)
+    one = make(*(Backend() for _ in range(5)))
+    one.session.wanted = list(one.pool)
+    counts = []
+    for _ in range(4):
+        one.rig.advance(0.25)
+        counts.append(sum(len(backend.connections) for backend in one.backends))
+    assert counts[-1] == 5
+    assert max(later - sooner for sooner, later in itertools.pairwise([0, *counts])) == 2
+
+
+def test_of_very_many_servers_each_is_tried_less_often(make, monkeypatch):
+    one = make()
+    sessions = one.rig.proxy.sessions
+    assert sessions.longest_rest == 10
+    monkeypatch.setattr("comfyproxy.proxy.sessions.ATTEMPTS", 0.05)
+    one.want(0)
+    assert sessions.longest_rest == 20

@@ -1,6 +1,6 @@
 """Scripts that use the API of a real ComfyUI, through the proxy in front of two of them.
 
-The proxy runs with its defaults: placement by client.
+The proxy runs with its defaults.
 """
 
 import asyncio
@@ -278,7 +278,8 @@ def test_an_invalid_workflow_gets_the_explanation_of_comfyui(url: str) -> None:
 def test_curl_six_times_visits_the_servers_in_turn_and_the_console_says_so(
     comfyuis: tuple[ComfyUI, ...], proxy: StartProxy
 ) -> None:
-    balancer = proxy("--url", ",".join(server.url for server in comfyuis))
+    urls = ",".join(server.url for server in comfyuis)
+    balancer = proxy("--placement", "client", "--url", urls)
 
     answers = [json.loads(curl(f"{balancer.url}/system_stats").stdout) for _ in range(6)]
 

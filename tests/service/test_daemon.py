@@ -233,7 +233,7 @@ async def test_seed_routes_go_to_the_pool_and_the_rest_to_the_frontend(
 ) -> None:
     service = start_service(url=[servers.start("pool")], frontend=servers.start("frontend"))
     for path in (
-        "/api/prompt",
+        "/api/models",
         "/internal/logs",
         "/extensions/a.js",
         "/docs",

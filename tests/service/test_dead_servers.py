@@ -33,6 +33,7 @@ class Farm:
         self.file = directory / "servers.txt"
         self.file.write_text("\n".join(f"{self.url(place)} name=gpu{place}" for place in range(size)))
         given = {"file": [str(self.file)], "access_log": "none", "plain_io": True, "drain_timeout": "0"}
+        given["placement"] = "client"
         self.service = ProxyService(self.network, Sources(given | options, {}, str(directory)))
         self.service.startService()
         self.pass_time(0.5)

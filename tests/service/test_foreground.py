@@ -92,8 +92,8 @@ def test_it_ends_in_the_middle_of_an_upload(run: Callable[..., Running], plain: 
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.settimeout(20)
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        options = ("--access-log", "combined", "--drain-timeout", "0", "--probe", "none", *plain)
-        running = run("--url", url, "--listen", "tcp:0:interface=127.0.0.1", *options)
+        options = ("--access-log", "combined", "--drain-timeout", "0", *plain)
+        running = run("--app", "http", "--url", url, "--listen", "tcp:0:interface=127.0.0.1", *options)
         with socket.create_connection(("127.0.0.1", running.port()), timeout=20) as client:
             client.sendall(b"POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 9000000\r\n\r\n")
             backend, _ = listening.accept()

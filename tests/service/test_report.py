@@ -24,7 +24,7 @@ def test_a_pool_is_a_table_with_the_columns_that_say_something() -> None:
     assert lines(configured(*parse_addresses("http://server[9-10]:8188", "servers.txt:1"))) == (
         "listening on tcp:8080:interface=127.0.0.1\n"
         "\n"
-        "pool default: 2 servers, comfyui, placed by client, balanced by round-robin\n"
+        "pool default: 2 servers, comfyui, placed by prompt, balanced by round-robin\n"
         "  #  URL                   WEIGHT  FROM\n"
         "  0  http://server9:8188        1  servers.txt:1\n"
         "  1  http://server10:8188       1  servers.txt:1"
@@ -124,7 +124,7 @@ def test_the_object_has_all_of_it() -> None:
             {
                 "name": "default",
                 "app": "comfyui",
-                "placement": "client",
+                "placement": "prompt",
                 "balance": "round-robin",
                 "sticky": "none",
                 "probe": "comfyui",

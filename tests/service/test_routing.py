@@ -8,6 +8,7 @@ import pytest
 import pytest_twisted
 from twisted.internet.testing import MemoryReactorClock
 
+from comfyproxy.comfyui.prompt_router import PromptRouter
 from comfyproxy.comfyui.router import ClientRouter, RequestRouter
 from comfyproxy.core.balancing.backend import Lease
 from comfyproxy.core.balancing.routing import Pin
@@ -79,7 +80,8 @@ def test_another_placement_is_another_pool(routing: Routing) -> None:
 @pytest.mark.parametrize(
     ("pool", "router", "keeps_host"),
     [
-        (PoolConfig("main", ()), ClientRouter, False),
+        (PoolConfig("main", ()), PromptRouter, False),
+        (PoolConfig("main", (), placement="client"), ClientRouter, False),
         (PoolConfig("main", (), placement="request"), RequestRouter, False),
         (PoolConfig("main", (), app="http", placement="request"), type(None), True),
         (PoolConfig("main", (), app="http", placement="request", sticky="cookie"), StickyRouter, True),

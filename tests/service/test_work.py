@@ -41,11 +41,11 @@ class Working(RequestRouter):
 
 @pytest.fixture
 def routers(monkeypatch: pytest.MonkeyPatch) -> list[Working]:
-    """The routers of the pools of ComfyUI that are placed by client."""
+    """The routers of the pools of ComfyUI that are placed by prompt."""
     made: list[Working] = []
 
     def make_router(placement: str, pool: Any, **options: Any) -> Any:
-        if placement != "client":
+        if placement != "prompt":
             return RequestRouter()
         made.append(Working(pool))
         return made[-1]

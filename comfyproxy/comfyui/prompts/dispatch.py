@@ -88,7 +88,8 @@ class Dispatch:
         """The servers that may get prompts, also those that are down: it is noticed when they are back. Of
         the others those that have some still."""
         ready = [backend for backend in self.pool.backends if backend.admin is AdminState.READY]
-        return (*ready, *(one for one in self.servers if one not in ready and self.ledger.on(one)))
+        out_of_use = [one for one in self.servers if one.removed or one.admin is not AdminState.READY]
+        return (*ready, *filter(self.ledger.on, out_of_use))
 
     def server(self, backend: Backend) -> Server:
         """What is known of ``backend``."""
@@ -255,11 +256,14 @@ class Dispatch:
         self.wake()
 
     def disconnected(self, backend: Backend, now: float) -> None:
-        """The observer's connection to ``backend`` is gone."""
+        """The observer's connection to ``backend`` is gone, or another attempt came to nothing."""
         self.now = now
-        self.server(backend).disconnected(bool(self.ledger.on(backend)), now)
-        self.views.changed(backend)
-        self.wake()
+        server, has_prompts = self.server(backend), bool(self.ledger.on(backend))
+        is_news = server.is_connected or has_prompts
+        server.disconnected(has_prompts, now)
+        if is_news:
+            self.views.changed(backend)
+            self.wake()
 
     def heard(self, backend: Backend, document: Document, now: float) -> None:
         """``backend`` told the observer of an event."""

@@ -30,6 +30,8 @@ RETRY = 2.0
 
 def plan_moves(dispatch: Dispatch) -> Iterator[Operation]:
     """The moves that are worth it now."""
+    if not dispatch.ledger:
+        return
     candidates = dispatch.candidates()
     yield from _leave(dispatch, candidates)
 

@@ -161,9 +161,10 @@ def _pool(name: str, settings: Settings, files: Files, warnings: list[ConfigWarn
 
 def _placement(settings: Settings, app: App) -> Placement:
     given, placement = settings.given("placement"), settings.value("placement")
-    if given is not None and placement == "prompt" and app != "comfyui":
+    is_tcp = settings.value("tcp")
+    if given is not None and placement == "prompt" and (app != "comfyui" or is_tcp):
         raise given.place.error("prompt is for ComfyUI (app = comfyui); other services know no prompts")
-    return placement or DEFAULT_PLACEMENTS[app]
+    return placement or ("request" if is_tcp else DEFAULT_PLACEMENTS[app])
 
 
 def _balance(settings: Settings) -> Balance:

@@ -92,10 +92,9 @@ OPTIONS = (
     Option(
         "placement",
         SERVERS,
-        choice("client", "request", "prompt"),
-        "what is balanced: a client stays with its server, each request goes to the next one, or each prompt"
-        " of ComfyUI to the best"
-        " (default: client for comfyui, request for http)",
+        choice("prompt", "client", "request"),
+        "what is balanced: each prompt of ComfyUI goes to the best server, a client stays with its server, or"
+        " each request goes to the next one (default: prompt for comfyui, request for http)",
         for_pools=True,
     ),
     Option(

@@ -147,16 +147,23 @@ class TestServers:
         assert pool.placement == "prompt"
         assert pool.comfyui == ComfyUIConfig(requeue=True, queue_status="pool", home="http://gpu1:8188")
 
-    def test_only_comfyui_has_prompts_to_place(self) -> None:
+    @pytest.mark.parametrize(
+        "options", [{"app": "http", "url": ["http://a"]}, {"tcp": True, "url": ["tcp://a:1"]}]
+    )
+    def test_only_comfyui_has_prompts_to_place(self, options: CommandLine) -> None:
         with pytest.raises(ConfigError, match="prompt is for ComfyUI"):
-            config({"app": "http", "placement": "prompt", "url": ["http://a"]})
+            config({"placement": "prompt"} | options)
+
+    def test_plain_connections_have_none(self) -> None:
+        assert config({"tcp": True, "url": ["tcp://a:1"]}).pools["default"].placement == "request"
 
 
 class TestPool:
     @pytest.mark.parametrize(
         ("options", "app", "placement"),
         [
-            ({}, "comfyui", "client"),
+            ({}, "comfyui", "prompt"),
+            ({"placement": "client"}, "comfyui", "client"),
             ({"app": "http"}, "http", "request"),
             ({"placement": "request"}, "comfyui", "request"),
             ({"app": "http", "placement": "client"}, "http", "client"),
@@ -294,7 +301,7 @@ class TestPoolsAndRoutes:
         assert (gpu.name, gpu.app, gpu.placement, gpu.insecure_backends) == (
             "gpu",
             "comfyui",
-            "client",
+            "prompt",
             False,
         )
         assert (llm.name, llm.app, llm.placement, llm.insecure_backends) == ("llm", "http", "request", True)

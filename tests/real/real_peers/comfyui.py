@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterable
@@ -66,8 +67,10 @@ class ComfyUI:
         return answer
 
     def file(self, image: dict[str, str]) -> bytes:
-        """The bytes on its disk of an image as its answers name it (filename, subfolder, type)."""
-        return (self.directory / image["type"] / image["subfolder"] / image["filename"]).read_bytes()
+        """The bytes on its disk of an image as its answers, or those of its pool, name it (filename,
+        subfolder, type)."""
+        subfolder = re.sub(r"^server-[0-9a-f]{12}/?", "", image["subfolder"])
+        return (self.directory / image["type"] / subfolder / image["filename"]).read_bytes()
 
     def _start(self) -> ServerProcess:
         return self._processes.start(
