@@ -2,10 +2,11 @@
 
     python3 dev.py soak [--minutes N] [--seed N] [--json]
 
-One daemon balances three simulated ComfyUI servers and three plain ones, another plain TCP. Clients ask and
-ask, keep WebSockets open, leave early. Meanwhile servers are killed, stopped and started again, one at a
-time, and the configuration is reloaded. The exit status is 1 when a request was lost that may be tried
-again, when something is left alive at the end, or when memory grows.
+One daemon balances three simulated ComfyUI servers and three plain ones, another plain TCP, and for a third
+three ComfyUI servers are one (`prompt_soak`). Clients ask and ask, keep WebSockets open, leave early.
+Meanwhile servers are killed, stopped and started again, one at a time, and the configuration is reloaded.
+The exit status is 1 when a request was lost that may be tried again, when a prompt has no end or two, when
+something is left alive at the end, or when memory grows.
 """
 
 import argparse
@@ -29,6 +30,7 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
 from fault_rig.daemon import Daemon  # noqa: E402
 from fault_rig.load import SIMULATED_COMFYUI, Load, NamedServer, load  # noqa: E402
+from prompt_soak import PromptSoak  # noqa: E402
 from websockets.exceptions import WebSocketException  # noqa: E402
 from websockets.sync.client import connect  # noqa: E402
 
@@ -43,7 +45,7 @@ MORE_HEADS = 1500
 MAY_GROW = 2 * 1024 * 1024
 """Octets by which the daemon may have grown from then on to the end, by the slope of its samples."""
 
-KEPT = ("objects: Connector", "objects: Timeouts", "objects: Ejection", "timers: _Round._come_due")
+KEPT = ("objects: Connector", "objects: Timeouts", "objects: Ejection", "timers: _Round.come_due")
 """What may be more at the end than at the start: what is known of a server once it was asked."""
 
 
@@ -76,6 +78,7 @@ class Soak:
     left: int = 0
     loads: dict[str, Load] = field(default_factory=dict)
     left_behind: str = ""
+    prompts: PromptSoak | None = None
 
 
 SAFE = ("GET", "ComfyUI GET", "large GET")
@@ -102,7 +105,10 @@ def run(directory: Path, seconds: float, luck: random.Random) -> Soak:
     with ExitStack() as running:
         comfy = [running.enter_context(started(f"gpu-{n}", SIMULATED_COMFYUI)) for n in range(3)]
         plain = [running.enter_context(started(f"plain-{n}")) for n in range(3)]
+        gpus = [running.enter_context(started(f"one-{n}", SIMULATED_COMFYUI)) for n in range(3)]
         daemon, tcp = daemons(directory, comfy, plain, running)
+        soak.prompts = PromptSoak(directory, gpus, luck)
+        running.callback(soak.prompts.daemon.kill)
         fill_caches(daemon)
         ended = threading.Event()
         with ExitStack() as clients:
@@ -114,13 +120,15 @@ def run(directory: Path, seconds: float, luck: random.Random) -> Soak:
             extra += [threading.Thread(target=leave_early, args=(daemon.port, soak, ended)) for _ in range(2)]
             for thread in extra:
                 thread.start()
+            soak.prompts.start()
             try:
-                disturb(soak, daemon, comfy, plain, seconds, luck, directory)
+                disturb(soak, daemon, [*comfy, *gpus], plain, seconds, luck, directory)
             finally:
                 ended.set()
+                soak.prompts.finish()
             for thread in extra:
                 thread.join()
-        for server in (*comfy, *plain):
+        for server in (*comfy, *plain, *gpus):
             server.kill()
         soak.left_behind = left_behind(daemon)
     return soak
@@ -274,6 +282,8 @@ def disturb(
         undo()
         time.sleep(luck.uniform(0.2, 1.0))
         soak.samples.append(Sample(now - began, daemon.memory, len(daemon.descriptors())))
+        assert soak.prompts is not None
+        soak.prompts.sample(now - began)
         if now > told + 10:
             told = now
             print(progress(soak, seconds), file=sys.stderr, flush=True)
@@ -327,8 +337,10 @@ def summary(soak: Soak) -> dict[str, Any]:
         for name, one in soak.loads.items()
     }
     lost = sum(lost_of(soak.loads[name]) for name in SAFE)
+    assert soak.prompts is not None
+    prompts = soak.prompts.summary()
     return {
-        "passed": not lost and growth < MAY_GROW and not soak.left_behind,
+        "passed": not lost and growth < MAY_GROW and not soak.left_behind and prompts["passed"],
         "seconds": round(end, 1),
         "loads": loads,
         "lost_that_may_be_tried_again": lost,
@@ -342,6 +354,7 @@ def summary(soak: Soak) -> dict[str, Any]:
         },
         "descriptors": {"most": max(one.descriptors for one in soak.samples)},
         "left_behind": soak.left_behind,
+        "prompts": prompts,
     }
 
 
@@ -361,6 +374,7 @@ def table(result: dict[str, Any]) -> str:
         f"Memory: {memory['settled']} when settled, {memory['end']} at the end; "
         f"growth {memory['growth_by_slope']}",
         f"Left behind: {result['left_behind'] or 'nothing'}",
+        f"Prompts: {', '.join(f'{what} {figure}' for what, figure in result['prompts'].items())}",
         f"{'passed' if result['passed'] else 'FAILED'} in {result['seconds']:.0f} s",
     ]
     return "\n".join(lines)

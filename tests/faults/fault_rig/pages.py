@@ -56,6 +56,7 @@ class Page:
         self.greetings = 0
         self.messages = 0
         self._ended = threading.Event()
+        self._leaves = threading.Event()
         self._thread = threading.Thread(target=self._listen, daemon=True)
 
     def __enter__(self) -> Self:
@@ -70,6 +71,10 @@ class Page:
     def wait_for_greeting(self, after: int) -> None:
         """Wait until one more socket than ``after`` has been greeted."""
         wait_until(lambda: self.greetings > after, lambda: f"a WebSocket of {self.client_id}")
+
+    def come_back(self) -> None:
+        """Leave, and connect again under the same id."""
+        self._leaves.set()
 
     def submit(self, seconds: float = 0.05, **members: Any) -> str:
         """Queue a prompt that takes so long; returns its id."""
@@ -124,7 +129,8 @@ class Page:
         url = f"ws://127.0.0.1:{self.port}/ws?clientId={self.client_id}"
         with connect(url, max_size=None, ping_interval=None, close_timeout=1) as socket:
             socket.send(FLAGS)
-            while not self._ended.is_set():
+            self._leaves.clear()
+            while not (self._ended.is_set() or self._leaves.is_set()):
                 try:
                     message = socket.recv(timeout=0.2)
                 except TimeoutError:
