@@ -15,15 +15,16 @@ from comfyproxy.comfyui.merging.jobs import (
     MAX_SPARE,
     MIN_SPARE,
     NOT_FOUND,
+    JobsPage,
     JobsQuery,
     job_in_full,
     make_jobs,
     merge_jobs,
     read_jobs,
 )
-from comfyproxy.comfyui.merging.kept_pages import KeptPages
+from comfyproxy.comfyui.merging.kept_pages import KeptPages, P, Version
 from comfyproxy.comfyui.merging.known import Known
-from comfyproxy.comfyui.merging.queue import Queued, merge_queue, read_queue
+from comfyproxy.comfyui.merging.queue import Queued, QueuePage, merge_queue, read_page, read_queue
 from comfyproxy.comfyui.merging.queue_length import queue_info, sum_remaining
 from comfyproxy.comfyui.merging.recent import Recent
 from comfyproxy.comfyui.merging.showing import PLAIN, Showing
@@ -37,6 +38,12 @@ TIMEOUT = 5.0
 
 RETRY_JOBS = 60.0
 """Seconds after which a server that had no ``/api/jobs`` is asked for it again: it may be a new one."""
+
+MAX_JOBS = 100_000
+"""Jobs that are kept, of all servers, at most: some 200 MB. The page asks for 300 of each server."""
+
+MAX_QUEUED = 64 * 1024 * 1024
+"""Octets of queues that are kept, of all servers, at most."""
 
 MIN_TAIL = 256
 """Entries of a history to begin with, where only the latest of them are wanted."""
@@ -73,21 +80,23 @@ class Views:
         self._showing = showing
         self._told = told
         self._recent = Recent()
-        self._kept = KeptPages(is_watched)
+        self._kept_jobs = KeptPages[JobsPage](is_watched, MAX_JOBS)
+        self._kept_queues = KeptPages[QueuePage](is_watched, MAX_QUEUED)
         self._flights: dict[tuple[Hashable, int], _Flight] = {}
         self._without_jobs: dict[Backend, float] = {}
 
     def changed(self, backend: Backend | None = None) -> None:
         """Something happened to a prompt on ``backend``, or on any server."""
         self._recent.changed()
-        self._kept.changed(backend)
+        self._kept_jobs.changed(backend)
+        self._kept_queues.changed(backend)
 
     def queue(self, backends: Sequence[Backend], now: float) -> Operation:
         """GET /queue."""
 
         def fetch() -> Steps:
-            replies = yield from _ask_all(backends, b"/queue")
-            return merge_queue(replies, self._known(), now, self._showing)
+            pages = yield from self._queues(backends, now)
+            return merge_queue(pages, self._known(), self._showing)
 
         return self._answer(("queue",), fetch, now)
 
@@ -195,13 +204,24 @@ class Views:
         self._without_jobs.update(dict.fromkeys(old, now + RETRY_JOBS))
         return old
 
+    def _queues(self, backends: Sequence[Backend], now: float) -> Steps:
+        """What each server has in its queue; only those are asked that have not just been asked."""
+        kept = self._kept_queues
+        pages, versions = _look_up(kept, backends, b"/queue", now)
+        replies: Replies = yield from _ask_all(list(versions), b"/queue")
+        for reply in replies:
+            former = kept.former(reply.backend, b"/queue")
+            page = read_page(reply, now, self._showing, former)
+            if page is not None:
+                kept.put(page, b"/queue", versions[page.backend], now)
+                pages.append(page)
+        return pages
+
     def _pages(self, backends: Sequence[Backend], wanted: JobsQuery, now: float) -> Steps:
         """What each server says; only those are asked that have not just been asked the same."""
         target = wanted.target(_spare(sum(1 for _ in self._known())))
-        self._kept.keep_only(frozenset(backends))
-        found = {one: page for one in backends if (page := self._kept.get(one, target, now)) is not None}
-        others = [backend for backend in backends if backend not in found]
-        versions = {backend: self._kept.version(backend) for backend in others}
+        found, versions = _look_up(self._kept_jobs, backends, target, now)
+        others = list(versions)
         modern, old = self._by_age(others, now)
         replies: Replies = yield from _ask_all(modern, target)
         pages = [page for reply in replies if (page := read_jobs(reply)) is not None]
@@ -209,8 +229,8 @@ class Views:
         if old:
             pages += yield from self._make_pages(old, wanted)
         for page in pages:
-            self._kept.put(page, target, versions[page.backend], now)
-        return [*found.values(), *pages]
+            self._kept_jobs.put(page, target, versions[page.backend], now)
+        return [*found, *pages]
 
     def _make_pages(self, backends: Sequence[Backend], wanted: JobsQuery) -> Steps:
         """The jobs of servers without ``/api/jobs``.
@@ -273,6 +293,15 @@ def _ask_all(backends: Sequence[Backend], target: bytes) -> Steps:
         return ()
     replies: Replies = yield tuple(Ask(backend, b"GET", target, timeout=TIMEOUT) for backend in backends)
     return replies
+
+
+def _look_up(
+    kept: KeptPages[P], backends: Sequence[Backend], target: bytes, now: float
+) -> tuple[list[P], dict[Backend, Version]]:
+    """The pages that still count, and with their versions the others of ``backends``, who are to be asked."""
+    kept.keep_only(frozenset(backends))
+    found = {one: page for one in backends if (page := kept.get(one, target, now)) is not None}
+    return list(found.values()), {one: kept.version(one) for one in backends if one not in found}
 
 
 def _by_backend(replies: Iterable[Reply]) -> dict[Backend, list[Ended]]:

@@ -115,6 +115,16 @@ def test_after_an_event_a_list_is_new() -> None:
     assert servers.json(lists.queue([A], NOW)) == queue()
 
 
+def test_after_an_event_of_a_server_only_its_queue_is_asked_for() -> None:
+    servers = Answers({(A, "/queue"): queue([row("a")]), (B, "/queue"): queue([row("b")])})
+    lists = Views(lambda: (), is_watched=lambda _backend: True)
+    servers.json(lists.queue([A, B], NOW))
+    servers.answers[A, "/queue"] = queue()
+    lists.changed(A)
+    assert servers.json(lists.queue([A, B], NOW + 1)) == queue([row("b")])
+    assert servers.asked[2:] == [(A, "/queue")]
+
+
 def test_who_asks_while_the_servers_are_asked_gets_the_same_answer() -> None:
     lists = views()
     first, second = lists.queue([A], NOW), lists.queue([A], NOW)

@@ -108,6 +108,11 @@ class JobsPage:
     total: int
     is_whole: bool = True
 
+    @property
+    def size(self) -> int:
+        """In jobs; a page without any takes room, too."""
+        return len(self.jobs) + 1
+
 
 def read_jobs(reply: Reply) -> JobsPage | None:
     """The jobs in an answer to ``GET /api/jobs``; ``None`` if it is none.

@@ -1,12 +1,12 @@
-"""What each server said of its jobs, until something changes there.
+"""What each server said of its jobs or its queue, until something changes there.
 
 In a large pool something changes somewhere all the time, and then only that server has to be asked again.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
 
-from comfyproxy.comfyui.merging.jobs import JobsPage
 from comfyproxy.core.balancing.backend import Backend
 
 WATCHED_LIFETIME = 5.0
@@ -16,19 +16,41 @@ history goes without one."""
 LIFETIME = 0.5
 """Seconds that a page of any other server counts."""
 
-MAX_ROWS = 100_000
-"""Jobs that are kept, of all servers, at most: some 200 MB. The page asks for 300 of each server."""
-
 Version = tuple[int, int]
 
 
-class KeptPages:
-    """The latest pages; ``is_watched`` says of a server whether its events are heard."""
+class Page(Protocol):
+    """What one server answered; ``size`` is the room that it takes.
 
-    def __init__(self, is_watched: Callable[[Backend], bool], max_rows: int = MAX_ROWS) -> None:
+    Where it is not ``is_whole``, the server has more that belongs there, and the page is not kept.
+    """
+
+    @property
+    def backend(self) -> Backend:
+        """Whose it is."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is all there is."""
+
+    @property
+    def size(self) -> int:
+        """More than 0."""
+
+
+P = TypeVar("P", bound=Page)
+
+
+class KeptPages(Generic[P]):
+    """The latest pages, of ``max_size`` in all.
+
+    ``is_watched`` says of a server whether its events are heard.
+    """
+
+    def __init__(self, is_watched: Callable[[Backend], bool], max_size: int) -> None:
         self._is_watched = is_watched
-        self._pages: OrderedDict[tuple[Backend, bytes], tuple[Version, float, JobsPage]] = OrderedDict()
-        self._left = max_rows
+        self._pages: OrderedDict[tuple[Backend, bytes], tuple[Version, float, P]] = OrderedDict()
+        self._left = max_size
         self._versions: dict[Backend, int] = {}
         self._version = 0
 
@@ -43,7 +65,7 @@ class KeptPages:
         """Another one after each change of ``backend``."""
         return self._version, self._versions.get(backend, 0)
 
-    def get(self, backend: Backend, target: bytes, now: float) -> JobsPage | None:
+    def get(self, backend: Backend, target: bytes, now: float) -> P | None:
         """What ``backend`` answered to ``target``, if that still counts."""
         kept = self._pages.get((backend, target))
         if kept is None:
@@ -52,14 +74,19 @@ class KeptPages:
         lifetime = WATCHED_LIFETIME if self._is_watched(backend) else LIFETIME
         return page if version == self.version(backend) and now - asked < lifetime else None
 
-    def put(self, page: JobsPage, target: bytes, version: Version, now: float) -> None:
+    def former(self, backend: Backend, target: bytes) -> P | None:
+        """What ``backend`` answered to ``target`` the last time, whether it still counts or not."""
+        kept = self._pages.get((backend, target))
+        return None if kept is None else kept[2]
+
+    def put(self, page: P, target: bytes, version: Version, now: float) -> None:
         """Keep ``page``; its server was asked for ``target`` at the time ``now``, when `version` was that."""
         key = page.backend, target
         if key in self._pages:
             self._drop(key)
         if page.is_whole:
             self._pages[key] = version, now, page
-            self._left -= _size(page)
+            self._left -= page.size
             while self._left < 0:
                 self._drop(next(iter(self._pages)))
 
@@ -73,9 +100,4 @@ class KeptPages:
 
     def _drop(self, key: tuple[Backend, bytes]) -> None:
         _, _, page = self._pages.pop(key)
-        self._left += _size(page)
-
-
-def _size(page: JobsPage) -> int:
-    """A page without jobs takes room, too."""
-    return len(page.jobs) + 1
+        self._left += page.size

@@ -1,6 +1,7 @@
 """The queue of the pool."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,13 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comfyproxy.comfyui.merging.known import Known, Status
-from comfyproxy.comfyui.merging.queue import merge_queue, read_queue
-from comfyproxy.comfyui.merging.showing import Showing
+from comfyproxy.comfyui.merging.queue import QueuePage, merge_queue, read_page, read_queue
+from comfyproxy.comfyui.merging.showing import PLAIN, Showing
 from tests.comfyui.merging.servers import START, A, B, C, queue, reply, row, silence, vector
 
 
+def pages(*replies: Any, asked: float = 0.0, showing: Showing = PLAIN) -> list[QueuePage]:
+    return [page for one in replies if (page := read_page(one, asked, showing)) is not None]
+
+
 def merged(*replies: Any, known: Any = (), asked: float = 0.0) -> tuple[list[str], list[str]]:
-    document = json.loads(merge_queue(replies, known, asked))
+    document = json.loads(merge_queue(pages(*replies, asked=asked), known))
     assert set(document) == {"queue_running", "queue_pending"}
     return [one[1] for one in document["queue_running"]], [one[1] for one in document["queue_pending"]]
 
@@ -25,7 +30,7 @@ def known(prompt_id: str, status: Status = Status.PENDING, backend: Any = None, 
 
 def test_the_queue_of_one_server_is_that_queue() -> None:
     real = vector("queue.json")
-    assert json.loads(merge_queue([reply(A, real)])) == real
+    assert json.loads(merge_queue(pages(reply(A, real)))) == real
 
 
 def test_what_waits_anywhere_is_listed_by_number() -> None:
@@ -83,7 +88,8 @@ def test_a_prompt_that_one_server_has_twice_is_listed_twice() -> None:
 
 def test_a_moved_prompt_keeps_the_time_of_its_creation() -> None:
     showing = Showing(created=lambda _prompt_id: START)
-    document = json.loads(merge_queue([reply(A, queue([], [row("p", 0, START + 9999)]))], showing=showing))
+    replies = reply(A, queue([], [row("p", 0, START + 9999)]))
+    document = json.loads(merge_queue(pages(replies, showing=showing)))
     assert document["queue_pending"][0][3]["create_time"] == START
 
 
@@ -118,7 +124,7 @@ def test_no_answer_is_no_queue() -> None:
 
 
 def test_secrets_after_the_fifth_element_are_cut() -> None:
-    document = json.loads(merge_queue([reply(A, queue([[*row("a"), {"api_key_comfy_org": "x"}]]))]))
+    document = json.loads(merge_queue(pages(reply(A, queue([[*row("a"), {"api_key_comfy_org": "x"}]])))))
     assert len(document["queue_running"][0]) == 5
 
 
@@ -151,5 +157,40 @@ def test_every_prompt_of_every_server_is_listed_and_no_other(
 @given(st.lists(ROWS, max_size=3))
 def test_what_waits_is_in_the_order_of_its_numbers(queues: list[list[Any]]) -> None:
     replies = [reply(backend, queue([], rows)) for backend, rows in zip((A, B, C), queues, strict=False)]
-    numbers = [one[0] for one in json.loads(merge_queue(replies))["queue_pending"]]
+    numbers = [one[0] for one in json.loads(merge_queue(pages(*replies)))["queue_pending"]]
     assert numbers == sorted(numbers)
+
+
+def test_an_answer_that_says_the_same_is_not_read_again() -> None:
+    one, other = reply(A, queue([row("a")])), reply(A, queue([row("a")], [row("b")]))
+    [page] = pages(one)
+    again = read_page(one, 5.0, former=page)
+    assert again is not None
+    assert (again.listed, again.asked) == (page.listed, 5.0)
+    assert again.listed is page.listed
+    news = read_page(other, 5.0, former=page)
+    assert news is not None
+    assert [listed.prompt_id for listed in news.listed] == ["a", "b"]
+    assert read_page(replace(one, head=None), former=page) is None
+
+
+def test_a_page_has_the_size_of_its_rows() -> None:
+    [empty], [page] = pages(reply(A, queue())), pages(reply(A, queue([row("a")])))
+    assert empty.size == 1
+    assert page.size == 1 + len(json.dumps(row("a"), separators=(",", ":")))
+
+
+class Deep(Showing):
+    """Shows a row that cannot be written for one prompt."""
+
+    def row(self, row: Any) -> Any:
+        deep: Any = []
+        for _ in range(100_000 if row[1] == "deep" else 0):
+            deep = [deep]
+        return [*row[:2], deep, *row[3:]]
+
+
+def test_a_row_that_is_too_deep_to_be_written_does_not_cost_the_others() -> None:
+    read = pages(reply(A, queue([row("deep")], [row("b")])), showing=Deep())
+    document = json.loads(merge_queue(read, [known("deep")], Deep()))
+    assert [one[1] for one in document["queue_pending"]] == ["b"]
