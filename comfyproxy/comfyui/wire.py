@@ -21,6 +21,10 @@ MAX_ID = 256
 """Characters. ComfyUI's own ids have 36 or 32, but it takes others from clients. Ids are remembered, and
 nobody should be able to fill the memory with one, so what is longer is none."""
 
+MAX_VALUES = 1_000_000
+"""Values in a document, by its punctuation. Lists of nothing take thirty times their text's memory; a large
+workflow has some ten thousand values, and pictures in it are single ones."""
+
 MEBIBYTE = 1024 * 1024
 
 
@@ -233,6 +237,8 @@ def with_client(target: bytes, client: str) -> bytes:
 
 def read_object(body: bytes) -> Document | None:
     """The JSON object in ``body``; ``None`` for anything else, however ill-formed, deep or large."""
+    if len(body) > MAX_VALUES and sum(map(body.count, (b",", b"[", b"{"))) > MAX_VALUES:
+        return None
     try:
         document = json.loads(body.decode("utf-8-sig"))
     except (ValueError, RecursionError):

@@ -28,6 +28,14 @@ from comfyproxy.proxy.operations import FAILED, Running
 SLICE = 64 * 1024
 """Octets of a long answer of our own that are written at once; more when the client has taken them."""
 
+MAX_GATHERED = 512 * 1024 * 1024
+"""Octets of bodies that are held whole for routers, of all requests together."""
+
+SMALL = 256 * 1024
+"""Octets of a body that is taken even then: a usual workflow has less."""
+
+TOO_MUCH = "The proxy holds too many large requests at the moment. Send this one again in a while."
+
 NO_WEBSOCKET = "This is a WebSocket, and the request does not ask for one."
 
 _WITHOUT_BODY = frozenset((204, 304))
@@ -136,12 +144,20 @@ class Consulting(RequestAttempts):
         assert self._gathered is not None
         self._gathered.append(data)
         self._gathered_size += len(data)
+        self.proxy.gathered += len(data)
         if self._gathered_size > self._limit:
             self.refuse_body(self._limit)
+        elif self._gathered_size > SMALL and self.proxy.gathered > MAX_GATHERED:
+            self.break_off(503, TOO_MUCH)
         elif complete:
             self._body = b"".join(self._gathered)
             self._gathered = None
             self._consult_router(self._body)
+
+    def _give_back(self) -> None:
+        """What was gathered is needed no more."""
+        self.proxy.gathered -= self._gathered_size
+        self._gathered_size = 0
 
     # Operations
 

@@ -312,6 +312,8 @@ class Exchange(Consulting):
 
     def _end(self, outcome: Outcome = Outcome.ABANDONED) -> None:
         self._release(outcome, self._seconds)
+        if self._gathered_size:
+            self._give_back()
         if self._repeats:
             self._settle_budget()
         self.proxy.log.finished(self)

@@ -45,7 +45,7 @@ class Proxy:
     ``splices`` lets the kernel move long bodies where it can. ``bridges`` joins WebSockets whose
     messages are to be seen; ``None`` relays them as bytes. ``request_ids`` says what carries an
     ``X-Request-ID``: ``errors`` (answers of its own), ``servers`` (requests too) or ``answers`` (all of
-    them too).
+    them too). ``gathered`` are the octets of bodies that are held for routers.
     """
 
     log_of_failures = Logger(namespace="comfyproxy.backends")
@@ -80,6 +80,7 @@ class Proxy:
         self.admission = Admission(reactor, self.connections)
         self.admission.adopt(self.limits)
         self.draining = False
+        self.gathered = 0
         self.operations: set[Running] = set()
         self.background = Background(self)
         self.name = b"comfyproxy-" + token_hex(4).encode()

@@ -388,3 +388,12 @@ def test_what_pages_load_is_known_at_once(
 )
 def test_what_a_route_is_about_is_no_page(make_head: MakeHead, prefix: str, path: str) -> None:
     assert not is_of_a_page(make_head("GET", prefix + path))
+
+
+def test_a_document_of_too_many_values_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("comfyproxy.comfyui.wire.MAX_VALUES", 100)
+    picture = b'{"a": "' + b"x" * 1000 + b'"}'
+    assert read_object(picture) is not None
+    for value in (b"[]", b"{}", b"1"):
+        assert read_object(b'{"a": [' + b", ".join([value] * 90) + b"]}") is None or value == b"1"
+        assert read_object(b'{"a": [' + b", ".join([value] * 110) + b"]}") is None

@@ -4,9 +4,10 @@
 import pytest
 
 from comfyproxy.core.balancing.operations import Ask
-from comfyproxy.core.balancing.routing import Operate, Respond
+from comfyproxy.core.balancing.routing import NeedBody, Operate, Respond
 from comfyproxy.core.config import Limits, Timeouts
 from comfyproxy.core.http.headerrules import compile_rules, parse_rule
+from comfyproxy.proxy import consulting
 from comfyproxy.testing import ScriptedBackend
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -138,3 +139,25 @@ def test_an_operation_is_closed_when_the_proxy_stops_waiting(rig_with):
     rig.network.run()
     assert ends == ["closed"]
     assert b" 503 " in client.received
+
+
+def upload(size):
+    return b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size
+
+
+def test_all_bodies_that_are_held_together_are_bounded(rig_with, monkeypatch):
+    monkeypatch.setattr(consulting, "MAX_GATHERED", 1_000_000)
+    rig = rig_with(
+        lambda head, body: NeedBody(10_000_000) if body is None else Respond(200, b"%d" % len(body))
+    )
+    first = rig.ask(upload(900_000) + b"x" * 800_000)
+    second = rig.ask(upload(500_000) + b"x" * 400_000)
+    assert second.received.startswith(b"HTTP/1.1 503 ")
+    assert rig.ask(upload(1000) + b"x" * 1000).received.endswith(b"\r\n\r\n1000"), "small ones pass"
+    first.send(b"x" * 100_000)
+    rig.network.run()
+    assert first.received.endswith(b"\r\n\r\n900000")
+    third = rig.ask(upload(900_000) + b"x" * 800_000)
+    third.close()
+    rig.network.run()
+    assert rig.proxy.gathered == 0
