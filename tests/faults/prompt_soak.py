@@ -27,6 +27,10 @@ PER_PROMPT = 2048
 IDLE = 0.1
 """The most of a core that the daemon may take when nothing is left to do."""
 
+OPENING = (
+    b"GET %b HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 EMPTY = {"queue_running": [], "queue_pending": []}
 OPTIONS = ("--placement", "prompt", "--probe-interval", "1s", "--probe-timeout", "1s")
 
@@ -87,10 +91,7 @@ class PromptSoak:
         target = f"/ws?clientId={self._pages[number].client_id}-deaf"
         while not self._ended.is_set():
             with suppress(OSError), socket.create_connection(("127.0.0.1", self.daemon.port), 5) as client:
-                client.sendall(
-                    f"GET {target} HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-                    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
-                )
+                client.sendall(OPENING % target.encode())
                 with suppress(AssertionError):
                     Page(self.daemon.port, f"{self._pages[number].client_id}-deaf").submit(0.05)
                 self._ended.wait(7)
