@@ -19,6 +19,9 @@ PAGES = 8
 DEAF = 3
 """Clients that never read their WebSocket."""
 
+LAST = 120.0
+"""Seconds in which all prompts must have ended after the last one came."""
+
 SETTLED = 0.4
 MAY_GROW = 4 * 1024 * 1024
 PER_PROMPT = 2048
@@ -65,9 +68,9 @@ class PromptSoak:
             thread.start()
 
     def _work(self, page: Page, luck: random.Random) -> None:
-        while not self._ended.wait(luck.uniform(0.05, 0.8)):
+        while not self._ended.wait(luck.uniform(0.1, 1.5)):
             try:
-                status, told = page.try_to_submit(luck.uniform(0.01, 0.4))
+                status, told = page.try_to_submit(luck.uniform(0.01, 0.2))
                 if status != 200:
                     self._refused.append((status, told))
                 elif luck.random() < 0.15:
@@ -106,8 +109,10 @@ class PromptSoak:
         for thread in self._threads:
             thread.join()
         with suppress(AssertionError):
-            wait_until(lambda: ask(self.daemon.port, "GET", "/queue")[1] == EMPTY, lambda: "the end", 30, 0.1)
-            wait_until(lambda: not self._waited_for, lambda: "the ends", 30, 0.1)
+            wait_until(
+                lambda: ask(self.daemon.port, "GET", "/queue")[1] == EMPTY, lambda: "the end", LAST, 0.1
+            )
+            wait_until(lambda: not self._waited_for, lambda: "the ends", LAST, 0.1)
         self._unended = self._waited_for
         self._running.close()
         time.sleep(2)

@@ -155,6 +155,7 @@ def daemons(
 probe_interval = "1s"
 probe_timeout = "1s"
 [pools.comfy]
+placement = "client"
 url = "{",".join(server.url for server in comfy)}"
 [pools.plain]
 file = "servers.txt"
