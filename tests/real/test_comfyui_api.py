@@ -1,6 +1,6 @@
 """Scripts that use the API of a real ComfyUI, through the proxy in front of two of them.
 
-The proxy runs with its defaults.
+The proxy runs with its defaults, but where a test is about placement by client.
 """
 
 import asyncio
@@ -48,6 +48,12 @@ def pool(comfyuis: tuple[ComfyUI, ...]) -> tuple[ComfyUI, ...]:
 def url(front: Front, pool: tuple[ComfyUI, ...]) -> str:
     """The address under test."""
     return front(*(server.url for server in pool))
+
+
+@pytest.fixture(scope="module")
+def url_by_client(front: Front, pool: tuple[ComfyUI, ...]) -> str:
+    """The address under test of a proxy that leaves each client on one server."""
+    return front(*(server.url for server in pool), options=("--placement", "client"))
 
 
 @pytest.mark.parametrize("prefix", ["", "/api"])
@@ -119,10 +125,10 @@ def test_a_stateless_script_polls_its_prompt_to_the_end(url: str) -> None:
 
 
 async def test_eight_clients_at_once_each_get_their_own_events_from_evenly_used_servers(
-    url: str, pool: tuple[ComfyUI, ...]
+    url_by_client: str, pool: tuple[ComfyUI, ...]
 ) -> None:
     async def two_pictures(number: int) -> tuple[list[str], set[str]]:
-        async with script_client(url) as client:
+        async with script_client(url_by_client) as client:
             prompts = [await client.queue(picture(number, prefix=unique(f"eight{number}"))) for _ in "ab"]
             events = [event for prompt_id in prompts for event in await client.events_of(prompt_id)]
             return prompts, {event["data"]["prompt_id"] for event in events if "prompt_id" in event["data"]}
@@ -188,7 +194,9 @@ async def test_an_interrupt_without_an_id_stops_only_the_server_of_the_client_th
         assert (await patient.history(undisturbed))["status"]["completed"] is True
 
 
-async def test_a_waiting_job_is_taken_from_the_queue(url: str) -> None:
+async def test_a_waiting_job_is_taken_from_the_queue(url_by_client: str) -> None:
+    """Where each client has one server: elsewhere a second job need not wait."""
+    url = url_by_client
     async with script_client(url) as client:
         running = await start_long_job(client)
         waiting = await client.queue(picture(0, prefix=unique("never")))
@@ -206,9 +214,12 @@ async def test_a_client_that_reconnects_during_its_job_gets_the_rest_of_its_even
     async with script_client(url, client_id=client_id) as client:
         prompt_id = await start_long_job(client)
     async with script_client(url, client_id=client_id) as client:
-        [at_once] = await client.events_until("executing")
+        *before, at_once = await client.events_until("executing")
         assert at_once["data"]["node"], (
             "ComfyUI tells a client that comes back which node of its job is executing"
+        )
+        assert all(event["data"]["prompt_id"] == prompt_id for event in before), (
+            "what else may be said first tells of that job again: a pool does, ComfyUI does not"
         )
         events = await client.events_of(prompt_id)
         assert "execution_success" in [event["type"] for event in events]

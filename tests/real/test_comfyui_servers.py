@@ -64,8 +64,9 @@ async def test_a_client_of_a_server_that_is_taken_out_works_on_until_it_leaves(
 async def test_the_clients_of_a_server_that_dies_go_on_with_another_until_it_is_back(
     comfyuis: tuple[ComfyUI, ...], proxy: StartProxy
 ) -> None:
+    """Where each client has one server: what placement by prompt does is in one_comfyui/test_servers.py."""
     dies, survives = comfyuis
-    balancer = proxy("--url", f"{dies.url},{survives.url}")
+    balancer = proxy("--placement", "client", "--url", f"{dies.url},{survives.url}")
     async with script_client(balancer.url) as client:
         await start_long_job(client)
         dies.kill()
