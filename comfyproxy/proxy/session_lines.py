@@ -148,8 +148,10 @@ class Line:
         return is_needed or not self.is_resting or now < self._rest_until
 
     def _is_worth_it(self, may_begin: bool) -> bool:
-        # Checks find out soon and at less cost that a server is back.
-        may_begin = bool(self._waiting) or (may_begin and not self.backend.health.is_down)
+        health = self.backend.health
+        # Checks find out soon and at less cost that a server is back, unless they are not believed.
+        is_promising = not health.is_down or (health.known and self.backend.usable)
+        may_begin = bool(self._waiting) or (may_begin and is_promising)
         return may_begin and self.backend.admin is not AdminState.MAINT
 
     def open(self, opening: "Opening") -> None:

@@ -333,7 +333,7 @@ def test_a_server_that_cannot_be_reached_is_not_given_up_for_it_by_turns(make):
 
 def test_a_server_that_checks_found_down_is_left_to_them(make):
     one = make()
-    one.pool[0].health = Health(Status.DOWN)
+    one.pool[0].health, one.pool[0].usable = Health(Status.DOWN), False
     one.want(0)
     one.rig.advance(5)
     assert one.backends[0].connections == []
@@ -341,6 +341,17 @@ def test_a_server_that_checks_found_down_is_left_to_them(make):
     one.backends[0].socket.say(STATUS)
     one.rig.network.run()
     assert came == [True]
+
+
+def test_a_server_that_gets_work_whatever_checks_found_is_tried(make):
+    one = make()
+    one.pool[0].health = Health(Status.DOWN, known=False)
+    one.want(0)
+    one.rig.advance(5)
+    assert one.backends[0].connections == []
+    one.pool[0].health = Health(Status.DOWN)
+    one.rig.advance(5)
+    assert len(one.backends[0].connections) == 1
 
 
 def test_very_many_connections_are_not_begun_all_at_once(make, monkeypatch):

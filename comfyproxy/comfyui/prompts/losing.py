@@ -38,8 +38,7 @@ def lose(dispatch: Dispatch, prompt: Prompt, why: str) -> None:
 
 def give_up(dispatch: Dispatch, backend: Backend) -> None:
     """``backend`` is gone, and its queue with it."""
-    server = dispatch.server(backend)
-    server.is_gone = True
+    dispatch.server(backend).gone(dispatch.now)
     dispatch.scheduler.forget(backend)
     dispatch.catalogs.forget(backend)
     for prompt in dispatch.ledger.on(backend):

@@ -70,7 +70,7 @@ def send(dispatch: Dispatch, prompt: Prompt) -> Operation:
     watcher = dispatch.watcher(prompt)
     is_heard = yield OpenSocket(watcher, backend)
     if not is_heard:
-        return Sent(Verdict.UNREACHED, why="its WebSocket cannot be had")
+        return Sent(Verdict.UNREACHED, why="GET /ws gives no WebSocket there")
     brought = yield from _bring(dispatch, prompt)
     if isinstance(brought, Sent):
         return brought

@@ -14,6 +14,10 @@ GONE_AFTER = 3.0
 """Seconds without a connection after which a server's prompts are taken for lost: a ComfyUI that stopped has
 forgotten its queue. One that only could not be reached is found out when it is back."""
 
+RETURN_INTERVAL = 10.0
+"""Seconds between two looks for a server that was given up, and that the pool does not take for dead: it may
+be back, and have no WebSocket that says so."""
+
 NEVER = float("inf")
 
 
@@ -69,7 +73,7 @@ class Server:
 
     def is_due(self, now: float) -> bool:
         """Whether its queue is to be looked into now."""
-        if self.is_checked:
+        if self.is_checked or (self.is_gone and self._is_dead):
             return False
         return now >= min(self.check_at, self.disagrees_since + SETTLING)
 
@@ -82,7 +86,7 @@ class Server:
 
     def failed(self, was_sent: bool, now: float) -> None:
         """It did not say what is in its queue; ``was_sent`` means that there was a connection at least."""
-        self.check_at = NEVER if self.is_gone else now + CHECK_INTERVAL
+        self.check_at = now + (RETURN_INTERVAL if self.is_gone else CHECK_INTERVAL)
         self.disagrees_since = NEVER
         if was_sent:
             self.unreachable_since = NEVER
@@ -93,5 +97,15 @@ class Server:
         """Whether its prompts are to be given up."""
         if self.is_gone or self.is_connected:
             return False
+        return self._is_dead or now - self.unreachable_since >= GONE_AFTER
+
+    def gone(self, now: float) -> None:
+        """Its prompts are given up."""
+        self.is_gone = True
+        self.check_at = now + CHECK_INTERVAL
+
+    @property
+    def _is_dead(self) -> bool:
+        """Whether that is what the pool takes it for; in a panic it believes no check."""
         health = self.backend.health
-        return (health.known and health.is_down) or now - self.unreachable_since >= GONE_AFTER
+        return health.known and health.is_down and not (self.is_connected or self.backend.usable)

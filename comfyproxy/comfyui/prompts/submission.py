@@ -151,8 +151,8 @@ def _place(dispatch: Dispatch, submission: Submission, able: list[Backend]) -> O
         able = [one for one in able if one in sent.holders] or able
         if sent.verdict is Verdict.REFUSED:
             refused.append(sent)
-        if sent.holders:
-            why = f" ({sent.why})"
+        if sent.reply is None:
+            why = f" (server {name_of(backend)}: {sent.why})"
     if refused:
         return _answer(refused[0])
     return Refuse(502, f"No server could be given the prompt{why}.")

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from comfyproxy.comfyui.prompts.servers import CHECK_INTERVAL, GONE_AFTER, SETTLING, Server
+from comfyproxy.comfyui.prompts.servers import CHECK_INTERVAL, GONE_AFTER, RETURN_INTERVAL, SETTLING, Server
 from comfyproxy.core.balancing.pool import HealthRules
 
 
@@ -65,12 +65,43 @@ def test_a_server_without_a_connection_is_asked_again_until_it_is_given_up(serve
     server.failed(False, 2.0)
     assert not server.is_lost(1.0 + GONE_AFTER - 0.01)
     assert server.is_lost(1.0 + GONE_AFTER)
-    server.is_gone = True
+    server.gone(5.0)
     assert not server.is_lost(100.0)
-    server.failed(False, 5.0)
-    assert not server.is_due(100.0)
     server.connected(50.0)
     assert server.is_due(50.0)
+
+
+def test_one_that_was_given_up_is_looked_for_now_and_then(server: Server) -> None:
+    server.gone(5.0)
+    assert not server.is_due(5.0)
+    assert server.is_due(5.0 + CHECK_INTERVAL)
+    server.failed(False, 6.0)
+    assert not server.is_due(6.0 + RETURN_INTERVAL - 0.01)
+    assert server.is_due(6.0 + RETURN_INTERVAL)
+    server.looked(0, 16.0)
+    assert not server.is_gone
+
+
+def test_one_that_was_given_up_is_left_to_checks_that_say_it_is_down(make_pool: Any) -> None:
+    pool = make_pool()
+    pool.follow(HealthRules(probed=True, fall=1, rise=1), 0.0)
+    for backend in pool.backends:
+        pool.observed(backend, True, 0.0)
+    pool.observed(pool.backends[0], False, 1.0)
+    server = Server(pool.backends[0])
+    assert server.is_lost(2.0)
+    server.gone(2.0)
+    assert not server.is_due(1000.0)
+    pool.observed(pool.backends[0], True, 1000.0)
+    assert server.is_due(1000.0)
+
+
+def test_one_that_gets_work_whatever_the_checks_say_is_not_given_up_for_them(make_pool: Any) -> None:
+    pool = make_pool()
+    pool.follow(HealthRules(probed=True, fall=1), 0.0)
+    for backend in pool.backends:
+        pool.observed(backend, False, 1.0)
+    assert not Server(pool.backends[0]).is_lost(2.0)
 
 
 def test_one_that_takes_connections_is_not_given_up(server: Server) -> None:

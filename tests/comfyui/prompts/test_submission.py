@@ -1,6 +1,7 @@
 """A prompt that is submitted: where it goes, and what its client is told."""
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -139,6 +140,16 @@ def test_a_server_that_cannot_take_it_is_passed_over(rig: Any, seconds: Prompt, 
     other = rig.submit(seconds(30))
     assert rig.holder(other) is not faulty
     assert rig.holder(other) is not None
+
+
+def test_who_gives_no_websocket_is_named(rig: Any, seconds: Prompt) -> None:
+    rig.connect = lambda session, backend: None
+    status, told = rig.ask("POST", "/prompt", {"prompt": seconds(1), "client_id": "me"})
+    assert status == 502
+    assert re.fullmatch(
+        r"No .* given the prompt \(server number \d: GET /ws gives no WebSocket there\)\.", told
+    )
+    assert [server.posts() for server in rig.servers] == [[], []]
 
 
 def test_where_nobody_takes_it_the_client_is_told(rig: Any, seconds: Prompt) -> None:

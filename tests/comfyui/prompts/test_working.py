@@ -3,8 +3,22 @@
 from collections.abc import Callable
 from typing import Any
 
+from comfyproxy.core.balancing.pool import HealthRules
+
 Prompt = Callable[..., dict[str, Any]]
 MakeRig = Callable[..., Any]
+
+
+def refusing(server: Any, connect: Any) -> Any:
+    """Have WebSockets by ``connect``, but none of ``server``."""
+
+    def refuse(session: Any, backend: Any) -> None:
+        if backend is server.backend:
+            session.lost(backend, "it answered 403 in place of a WebSocket", 0.0)
+        else:
+            connect(session, backend)
+
+    return refuse
 
 
 def test_what_servers_can_run_is_learnt_before_the_first_prompt(make_rig: MakeRig) -> None:
@@ -22,7 +36,7 @@ def test_a_pool_at_rest_asks_nothing(rig: Any) -> None:
     assert [server.asked for server in rig.servers] == [[], []]
 
 
-def test_a_server_that_stays_away_is_not_asked_for_ever(rig: Any, seconds: Prompt) -> None:
+def test_a_server_that_stays_away_is_asked_now_and_then(rig: Any, seconds: Prompt) -> None:
     rig.submit(seconds(20), client_id="me")
     rig.turn(1)
     (server,) = [server for server in rig.servers if server.running]
@@ -31,7 +45,35 @@ def test_a_server_that_stays_away_is_not_asked_for_ever(rig: Any, seconds: Promp
     asked = []
     rig.before = lambda ask: asked.append(ask.backend.address.host)
     rig.turn(30)
-    assert server.name not in asked
+    assert asked.count(server.name) == 3
+
+
+def test_a_server_without_websockets_that_was_down_is_one_of_the_pool_again(
+    make_rig: MakeRig, seconds: Prompt
+) -> None:
+    rig = make_rig(2)
+    first, second = rig.servers
+    rig.connect = refusing(first, rig.connect)
+    rig.pool.follow(HealthRules(probed=True, fall=1, rise=1), 0.0)
+    for up in (True, False, True):
+        rig.pool.observed(first.backend, up, rig.clock.seconds())
+        rig.pool.observed(second.backend, True, rig.clock.seconds())
+        rig.turn(3)
+        assert (first.backend in rig.dispatch.answering()) is up
+    first.ask_directly(seconds(20))
+    rig.turn(3)
+    assert len(rig.ask("GET", "/queue")[1]["queue_running"]) == 1
+    assert rig.holder(rig.submit(seconds(1))) is second
+
+
+def test_where_checks_are_not_believed_prompts_are_taken(make_rig: MakeRig, seconds: Prompt) -> None:
+    rig = make_rig(1)
+    connect, rig.connect = rig.connect, refusing(rig.servers[0], rig.connect)
+    rig.pool.follow(HealthRules(probed=True, fall=1), 0.0)
+    rig.pool.observed(rig.pool.backends[0], False, 0.0)
+    rig.turn(5)
+    rig.connect = connect
+    assert rig.holder(rig.submit(seconds(1))) is not None
 
 
 def test_a_stranded_prompt_that_is_not_known_any_more_is_forgotten(rig: Any) -> None:
