@@ -81,7 +81,7 @@ async def test_comfyui_utils_gets_its_pictures_several_at_once(pool: Pool) -> No
     """At each `status` it reads the queue, and takes more than one row of what runs for an error."""
     if pool.is_simulated:
         pytest.skip("it takes previews for an error")
-    runs = [run_with_comfyui_utils(pool, numbered(pool.long(0.5))) for _ in range(4)]
+    runs = [run_with_comfyui_utils(pool, numbered(pool.long(0.3))) for _ in range(4)]
     received = await asyncio.gather(*runs)
     assert all(data.startswith(b"\x89PNG") for _, data in received)
 
@@ -107,10 +107,9 @@ async def test_comfy_api_simplified_waits_for_a_long_job(pool: Pool) -> None:
     from comfy_api_simplified import ComfyApiWrapper
 
     def run() -> dict[str, bytes]:
-        workflow = with_titles(pool.long(1.0))
-        last = f"save{len(workflow) // 2 - 1}"
-        workflow[last]["_meta"]["title"] = "last"
-        pictures: dict[str, bytes] = ComfyApiWrapper(pool.url).queue_and_wait_images(workflow, "last")
+        pictures: dict[str, bytes] = ComfyApiWrapper(pool.url).queue_and_wait_images(
+            with_titles(pool.long(0.8)), "SaveImage"
+        )
         return pictures
 
     runs = await asyncio.gather(asyncio.to_thread(run), asyncio.to_thread(run))

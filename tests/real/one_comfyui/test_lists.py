@@ -105,7 +105,7 @@ async def test_jobs_are_listed_filtered_and_cut_into_pages(pool: Pool, ended: li
         pytest.skip("this server has no /api/jobs, and there is no proxy to make one")
     async with script_client(pool.url, keeps_cookies=False) as client:
         screen = Screen()
-        running = [await start(client, screen, pool.long())]
+        running = [await start(client, screen, pool.endless())]
         jobs = get(pool, "/api/jobs", status="in_progress,pending", limit=200, offset=0)
         assert [job["id"] for job in jobs["jobs"]] == running
         assert jobs["pagination"] == {"offset": 0, "limit": 200, "total": 1, "has_more": False}

@@ -35,7 +35,7 @@ async def test_a_proxy_that_starts_again_finds_its_prompts_and_tells_their_clien
     balancer: Proxy = proxy(*arguments)
     pool, client_id, screen = Pool(balancer.url, servers), uuid.uuid4().hex, Screen()
     async with script_client(pool.url, client_id=client_id, keeps_cookies=False) as client:
-        first = await start(client, screen, pool.long(40.0))
+        first = await start(client, screen, pool.endless())
         others = [await client.queue(pool.long(0.5)) for _ in range(4)]
         await asyncio.to_thread(balancer.restart, kill=kill)
     async with script_client(pool.url, client_id=client_id, keeps_cookies=False) as client:
@@ -65,7 +65,7 @@ async def test_either_of_two_proxies_answers_for_the_prompts_of_the_other(
     ):
         screen = Screen()
         first = await start(asks, screen, pool.long(2.0))
-        prompts = [first] + [await asks.queue(pool.long(2.0)) for _ in range(3)]
+        prompts = [first] + [await asks.queue(pool.endless()) for _ in range(3)]
         running, waiting = await until_running(answers, 2)
         assert running | waiting == set(prompts)
 

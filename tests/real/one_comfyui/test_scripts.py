@@ -86,8 +86,8 @@ async def test_long_jobs_run_on_all_servers_at_the_same_time_and_the_lists_show_
     count = len(pool.servers)
     async with script_client(pool.url, keeps_cookies=False) as client:
         screen = Screen()
-        await start(client, screen, pool.long())
-        await asyncio.gather(*(client.queue(pool.long()) for _ in range(2 * count - 1)))
+        await start(client, screen, pool.endless())
+        await asyncio.gather(*(client.queue(pool.endless()) for _ in range(2 * count - 1)))
         running, waiting = await until_running(client, count)
         queue = await client.get("/queue")
         rows = queue["queue_running"] + queue["queue_pending"]
@@ -126,11 +126,11 @@ async def test_a_prompt_without_a_client_id_is_found_in_the_history_by_whoever_a
 async def test_a_waiting_prompt_is_taken_from_the_queue_and_never_runs(pool: Pool) -> None:
     async with script_client(pool.url, keeps_cookies=False) as client:
         screen = Screen()
-        running = [await start(client, screen, pool.long())]
-        running += [await client.queue(pool.long()) for _ in pool.servers[1:]]
+        running = [await start(client, screen, pool.endless())]
+        running += [await client.queue(pool.endless()) for _ in pool.servers[1:]]
+        await until_running(client, len(running))
         waiting = await client.queue(pool.long())
         await client.post("/queue", {"delete": [waiting]})
-        await until_running(client, len(running))
         for prompt_id in running:
             await client.post("/interrupt", {"prompt_id": prompt_id})
         await watch(client, screen, *running)
@@ -145,7 +145,7 @@ async def test_an_interrupt_without_an_id_stops_what_the_client_runs_and_nothing
         pytest.skip("one server runs one prompt at a time")
     async with script_client(pool.url) as impatient, script_client(pool.url) as patient:
         screens = Screen(), Screen()
-        interrupted = await start(impatient, screens[0], pool.long())
+        interrupted = await start(impatient, screens[0], pool.endless())
         undisturbed = await start(patient, screens[1], pool.long())
         await impatient.post("/interrupt")
         await watch(impatient, screens[0], interrupted)
@@ -159,14 +159,14 @@ async def test_clearing_the_queue_leaves_the_prompts_of_others(pool: Pool) -> No
         pytest.skip("one ComfyUI clears everybody's")
     async with script_client(pool.url) as one, script_client(pool.url) as other:
         screens = Screen(), Screen()
-        running = [await start(one, screens[0], pool.long())]
-        running += [await one.queue(pool.long()) for _ in pool.servers[1:]]
-        kept = await other.queue(pool.long())
+        running = [await start(one, screens[0], pool.endless())]
+        running += [await one.queue(pool.endless()) for _ in pool.servers[1:]]
+        await until_running(one, len(running))
+        kept = await other.queue(pool.long(0.3))
         cleared = await one.queue(pool.long())
         await one.post("/queue", {"clear": True})
         waiting = {row[1] for row in (await one.get("/queue"))["queue_pending"]}
         assert cleared not in waiting
-        await until_running(one, len(running))
         for prompt_id in running:
             await one.post("/interrupt", {"prompt_id": prompt_id})
         await watch(one, screens[0], *running)
@@ -198,7 +198,7 @@ async def test_a_client_that_comes_back_during_its_job_gets_the_rest_of_its_even
     client_id = uuid.uuid4().hex
     screen = Screen()
     async with script_client(pool.url, client_id=client_id, keeps_cookies=False) as client:
-        prompt_id = await start(client, screen, pool.long())
+        prompt_id = await start(client, screen, pool.long(2.0))
     async with script_client(pool.url, client_id=client_id, keeps_cookies=False) as client:
         at_once = await client.events_until("executing")
         assert at_once[-1]["data"]["node"], "the node of the job that runs"
@@ -210,12 +210,10 @@ async def test_a_client_that_comes_back_during_its_job_gets_the_rest_of_its_even
 
 
 async def test_previews_are_those_of_the_job_that_is_shown(pool: Pool) -> None:
-    if not pool.is_simulated:
-        pytest.skip("a real ComfyUI shows previews only with a model")
     async with script_client(pool.url, keeps_cookies=False) as client:
         await client.socket.send_json({"type": "feature_flags", "data": {"supports_preview_metadata": True}})
         screen, previewed = Screen(is_page=True), Counter[str]()
-        prompts = [await client.queue(pool.long(0.5)) for _ in range(len(pool.servers) + 1)]
+        prompts = [await client.queue(pool.long(0.5, previews=True)) for _ in range(len(pool.servers) + 1)]
         while not set(prompts) <= set(screen.idle):
             message = await client.socket.receive(timeout=30)
             if message.type is aiohttp.WSMsgType.TEXT:

@@ -133,7 +133,7 @@ async def test_a_server_that_is_done_takes_over_what_waits_behind_a_long_job(
 ) -> None:
     pool = pool_of(proxy, simulated[:2])
     async with script_client(pool.url, keeps_cookies=False) as client:
-        long = await start(client, Screen(), pool.long(4.0))
+        long = await start(client, Screen(), pool.endless())
         short = [await client.queue(pool.long(0.1)) for _ in range(6)]
         history = await client.histories(short)
         assert long not in history, "they waited for the long one"
@@ -194,3 +194,4 @@ async def test_a_real_comfyui_that_dies_takes_no_prompt_with_it(
         for prompt_id, colour in pictures.items():
             [image] = output_images(await client.history(prompt_id))
             pool.check(prompt_id, colour, await client.view(image))
+    third_comfyui.start_again()

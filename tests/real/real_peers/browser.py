@@ -141,14 +141,15 @@ class ComfyUIPage(Tab):
         """Wait until the page says that this prompt is the one at work."""
         self._wait_for(f"{_ACTIVE} == '{prompt_id}'")
 
-    def wait_until_idle(self) -> None:
-        """Wait until the page says that nothing of its own is at work."""
-        self._wait_for(f"!{_ACTIVE}")
+    def wait_until_ended(self, *prompt_ids: str) -> None:
+        """Wait until the history at the page's address has these prompts, and the page says that it is idle.
 
-    def wait_until_known(self, prompt_id: str) -> None:
-        """Wait until the history at the page's address has this prompt."""
+        Between two prompts it is idle as well.
+        """
         code = "async id => id in await (await fetch(`/history/${id}`)).json()"
-        self.page.wait_for_function(code, arg=prompt_id, timeout=SHOWS_WITHIN)
+        for prompt_id in prompt_ids:
+            self.page.wait_for_function(code, arg=prompt_id, timeout=SHOWS_WITHIN)
+        self._wait_for(f"!{_ACTIVE}")
 
     def cancel_current_run(self) -> None:
         """Click on the cross beside Run."""
@@ -180,11 +181,10 @@ class ComfyUIPage(Tab):
         """Make the window so high: the queue panel has no more pictures than fit."""
         self.page.set_viewport_size({"width": 1280, "height": height})
 
-    def see_in_queue_panel(self, *files: dict[str, str]) -> None:
-        """Wait until the open panel shows one of these pictures."""
-        named = [f"[src*='filename={file['filename']}']{_in_subfolder(file['subfolder'])}" for file in files]
-        picture = self.page.locator(", ".join(f"img.task-output-image{one}" for one in named))
-        picture.first.wait_for(timeout=SHOWS_WITHIN)
+    def see_in_queue_panel(self, file: dict[str, str]) -> None:
+        """Wait until the open panel shows this picture."""
+        named = f"[src*='filename={file['filename']}']{_in_subfolder(file['subfolder'])}"
+        self.page.locator(f"img.task-output-image{named}").wait_for(timeout=SHOWS_WITHIN)
 
     def received(self, file: dict[str, str]) -> bytes:
         """The bytes with which the page drew this file."""

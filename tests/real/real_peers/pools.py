@@ -7,7 +7,7 @@ from random import randrange
 from typing import Any, Protocol
 
 from comfyproxy.demo.picture import text_of
-from real_peers.workflows import Workflow, many_large_pictures, picture, sampled_picture, unique
+from real_peers.workflows import Workflow, picture, sampled_picture, waiting_picture
 
 PREFIX = "one"
 """The file name prefix of every `Pool.picture`: on each server they begin with `one_00001_.png`."""
@@ -59,11 +59,15 @@ class Pool:
         # What a simulated server has made before it does not make again; its pictures tell who made them.
         return picture(randrange(2**24) if self.is_simulated else colour, prefix=PREFIX)
 
-    def long(self, seconds: float = 1.5) -> Workflow:
-        """A workflow that takes about this long, in short steps, and ends with a picture."""
+    def long(self, seconds: float = 1.0, *, previews: bool = False) -> Workflow:
+        """A workflow that takes this long, in short steps, and ends with a picture."""
         if self.is_simulated:
-            return sampled_picture(prefix="long", seconds=seconds)
-        return many_large_pictures(prefix=unique("long"), count=max(2, round(seconds * 8)), size=1024)
+            return sampled_picture(prefix="long", seconds=seconds, steps=max(4, round(seconds * 10)))
+        return waiting_picture(0, prefix="long", seconds=seconds, previews=previews)
+
+    def endless(self) -> Workflow:
+        """A workflow that runs until it is interrupted, or its server ended."""
+        return self.long(50.0)
 
     def check(self, prompt_id: str, colour: int, received: bytes) -> None:
         """Fail unless ``received`` is what a single ComfyUI makes of `picture`, by this prompt."""

@@ -40,6 +40,17 @@ def sampled_picture(*, prefix: str, seconds: float, steps: int = 8) -> Workflow:
     }
 
 
+def waiting_picture(colour: int, *, prefix: str, seconds: float, previews: bool = False) -> Workflow:
+    """A plain picture that a real server takes this long for (waiting_node.py)."""
+    return {
+        "make": {
+            "class_type": "WaitAndDraw",
+            "inputs": {"seconds": seconds, "color": colour, "previews": previews},
+        },
+        "save": {"class_type": "SaveImage", "inputs": {"images": ["make", 0], "filename_prefix": prefix}},
+    }
+
+
 def many_large_pictures(*, prefix: str, count: int = 12, size: int = 1536) -> Workflow:
     """Several seconds of work in short steps, so that it can be interrupted between two."""
     workflow: Workflow = {}
@@ -55,6 +66,7 @@ def many_large_pictures(*, prefix: str, count: int = 12, size: int = 1536) -> Wo
 
 
 WIDGETS: dict[str, Sequence[str]] = {
+    "WaitAndDraw": ("seconds", "color", "previews"),
     "EmptyImage": ("width", "height", "batch_size", "color"),
     "SaveImage": ("filename_prefix",),
     "LoadImage": ("image",),
