@@ -8,9 +8,11 @@ something that another may have (a model, a node pack) is given one chance to be
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import floor
 
 from comfyproxy.comfyui.callers import CALLER_KEY, Caller
 from comfyproxy.comfyui.identity import mint_prompt_id
+from comfyproxy.comfyui.merging.documents import read, write
 from comfyproxy.comfyui.prompts.dispatch import Dispatch
 from comfyproxy.comfyui.prompts.ledger import Prompt
 from comfyproxy.comfyui.prompts.losing import name_of
@@ -183,10 +185,12 @@ def enter(dispatch: Dispatch, submission: Submission, able: list[Backend]) -> Pr
 
 
 def _taken(prompt: Prompt, sent: Sent) -> Decision:
-    if sent.reply is not None and sent.reply.status == 200:
-        return _answer(sent)
-    told = {"prompt_id": prompt.prompt_id, "number": prompt.number, "node_errors": {}}
-    return Respond(200, json.dumps(told).encode(), backend=prompt.backend)
+    """What the server says, if it does; its number is an integer, as ComfyUI's own are, for typed clients."""
+    told = None if sent.reply is None else read(sent.reply)
+    number = {"number": floor(prompt.number)}
+    if not isinstance(told, dict):
+        told = {"prompt_id": prompt.prompt_id, **number, "node_errors": {}}
+    return Respond(200, write(told | number) or b"{}", backend=prompt.backend)
 
 
 def _answer(sent: Sent) -> Decision:

@@ -142,6 +142,18 @@ def test_a_server_that_cannot_take_it_is_passed_over(rig: Any, seconds: Prompt, 
     assert rig.holder(other) is not None
 
 
+@pytest.mark.parametrize("loses_answers", [False, True])
+def test_the_number_that_a_client_is_told_is_an_integer(
+    rig: Any, seconds: Prompt, loses_answers: bool
+) -> None:
+    """As it is for every prompt that came without one: a client in Go or Rust reads nothing else."""
+    for server in rig.servers:
+        server.loses_answers = loses_answers
+    told = [rig.ask("POST", "/prompt", {"prompt": seconds(1.25, seed)}) for seed in range(5)]
+    assert [(status, type(answer["number"])) for status, answer in told] == [(200, int)] * 5
+    assert told[-1][1].keys() == {"prompt_id", "number", "node_errors"}
+
+
 def test_who_gives_no_websocket_is_named(rig: Any, seconds: Prompt) -> None:
     rig.connect = lambda session, backend: None
     status, told = rig.ask("POST", "/prompt", {"prompt": seconds(1), "client_id": "me"})
