@@ -1,6 +1,6 @@
 """Records what a real ComfyUI says over its WebSocket: `python tests/real/record_events.py FILE`.
 
-The result is tests/vectors/comfyui-events/*.json, which the tests of `comfyproxy.comfyui.fanin` play back: for
+Makes tests/vectors/comfyui-events/*.json: the tests of `comfyproxy.comfyui.fanin` play it back. For
 a page (which says what it supports) and for a script (which does not) the messages of each prompt in turn.
 Texts are strings, binary messages `{"binary": base64}`.
 """

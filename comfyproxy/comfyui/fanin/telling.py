@@ -185,7 +185,7 @@ class Telling(Upstreams):
     def _is_late(self, kind: str, data: Document, prompt_id: str) -> bool:
         """Whether this is of a prompt whose end is known, but not by its server's own words.
 
-        What was read in a history may be said over a WebSocket later. After the last of it a run is a new one.
+        What was read in a history may be said over a WebSocket later. After its last word a run is a new one.
         """
         if self._over.get(prompt_id) is not False:
             return False
