@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections import Counter, defaultdict
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, Self
@@ -131,13 +132,17 @@ class Page:
             socket.send(FLAGS)
             self._leaves.clear()
             while not (self._ended.is_set() or self._leaves.is_set()):
-                try:
-                    message = socket.recv(timeout=0.2)
-                except TimeoutError:
-                    continue
-                self.messages += 1
-                if isinstance(message, str):
-                    self._hear(json.loads(message))
+                with suppress(TimeoutError):
+                    self._take(socket.recv(timeout=0.2))
+            # What was on its way when it left it has been told.
+            socket.close()
+            while True:
+                self._take(socket.recv(timeout=0))
+
+    def _take(self, message: str | bytes) -> None:
+        self.messages += 1
+        if isinstance(message, str):
+            self._hear(json.loads(message))
 
     def _hear(self, event: dict[str, Any]) -> None:
         kind, data = event["type"], event["data"]
