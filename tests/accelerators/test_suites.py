@@ -32,6 +32,7 @@ INSIDE_THE_NETWORK = (
     "read_ahead_is_bounded",
     "too_early_is_bounded",
     "that_waited_goes",
+    "goes_out_as_the_client_takes_it",
     "waits_for_a_server_to_have_room",
     "before_the_request_is_complete",
     "however_it_arrives",
