@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
+from real_peers import installed
 from real_peers.comfyui import ComfyUI, ScriptClient, output_images, script_client
 from real_peers.pools import PREFIX, Pool
 from real_peers.processes import ServerProcesses
@@ -31,10 +32,14 @@ def colours() -> tuple[int, ...]:
 
 @pytest.fixture(scope="session")
 def third_comfyui(
-    comfyuis: tuple[ComfyUI, ...], processes: ServerProcesses, tmp_path_factory: pytest.TempPathFactory
+    processes: ServerProcesses, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> ComfyUI:
     """One more real ComfyUI, for the tests that need three or want to lose one."""
+    if reason := installed.why_no_comfyui():
+        pytest.skip(reason)
     server = ComfyUI(processes, tmp_path_factory.mktemp("comfyui-third") / "c")
+    # The others start at the same time, if they are not there yet.
+    request.getfixturevalue("comfyuis")
     server.wait()
     return server
 
@@ -78,8 +83,9 @@ def servers_of(
 
     def servers(kind: str) -> tuple[ComfyUI, ...] | tuple[SimulatedServer, ...]:
         if kind == REAL:
+            third = () if DIRECT else (request.getfixturevalue("third_comfyui"),)
             two: tuple[ComfyUI, ...] = request.getfixturevalue("comfyuis")
-            return two if DIRECT else (*two, request.getfixturevalue("third_comfyui"))
+            return (*two, *third)
         if kind not in started:
             options = ("--no-jobs-api",) if "without" in kind else ()
             started[kind] = start_simulated(1 if DIRECT else 3, *options)

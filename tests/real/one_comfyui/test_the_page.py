@@ -37,7 +37,7 @@ def browser() -> Iterator["Browser"]:
 
 
 @pytest.fixture(scope="module")
-def servers(comfyuis: tuple[ComfyUI, ...], third_comfyui: ComfyUI) -> tuple[ComfyUI, ...]:
+def servers(third_comfyui: ComfyUI, comfyuis: tuple[ComfyUI, ...]) -> tuple[ComfyUI, ...]:
     """The servers behind the address under test: three, or only the first when there is no proxy."""
     return comfyuis[:1] if DIRECT else (*comfyuis, third_comfyui)
 
@@ -63,10 +63,16 @@ def page(
     url = front(*(server.url for server in servers), options=("--placement", "prompt", "--requeue"))
     page = ComfyUIPage(browser, url, screenshots)
     page.open()
-    page.open_queue_panel()
+    open_wide_queue_panel(page)
     yield page
     page.close()
     assert page.failures == []
+
+
+def open_wide_queue_panel(page: ComfyUIPage) -> None:
+    """Show the queue, and make room in it for nine pictures."""
+    page.open_queue_panel()
+    page.widen_panel(60)
 
 
 def record_of(page: ComfyUIPage, prompt_id: str) -> dict[str, Any]:
@@ -86,6 +92,14 @@ def open_job(page: ComfyUIPage, seconds: float, colour: int = BLUE) -> None:
     page.open_drawn(drawn(waiting_picture(colour, prefix="page", seconds=seconds)))
 
 
+def release(page: ComfyUIPage, servers: Sequence[ComfyUI], *prompts: str) -> None:
+    """Let the prompts on these servers come to their ends, and wait until the page knows of them."""
+    with ExitStack() as stack:
+        for server in servers:
+            stack.enter_context(server.released())
+        page.wait_until_ended(*prompts)
+
+
 def ran(prompts: Sequence[str], server: ComfyUI) -> list[str]:
     """Those of the prompts that have come to their end on this server."""
     return [prompt_id for prompt_id in prompts if server.history(prompt_id)]
@@ -94,16 +108,17 @@ def ran(prompts: Sequence[str], server: ComfyUI) -> list[str]:
 def test_run_pressed_eight_times_uses_all_servers_and_all_pictures_are_seen_in_the_queue_panel(
     page: ComfyUIPage, servers: tuple[ComfyUI, ...]
 ) -> None:
-    open_job(page, 0.8)
+    open_job(page, ENDLESS)
     prompts = {}
     for colour in RAINBOW:
         page.set_widget(1, "color", colour)
         prompts[page.run()] = colour
-    page.wait_until_ended(*prompts)
+    release(page, servers, *prompts)
     pictures = {prompt_id: picture_of(page, prompt_id) for prompt_id in prompts}
     for prompt_id, colour in prompts.items():
         page.see_in_queue_panel(pictures[prompt_id])
         assert first_pixel(page.received(pictures[prompt_id])) == colour
+    page.draw_graph_at(860, 180)
     page.screenshot("eight")
     assert len({tuple(one.items()) for one in pictures.values()}) == 8, "each has a name of its own"
     shares = [ran([*prompts], server) for server in servers]
@@ -115,11 +130,12 @@ def test_an_uploaded_picture_is_used_by_each_of_several_runs(
     page: ComfyUIPage, servers: tuple[ComfyUI, ...]
 ) -> None:
     name = f"{unique('chosen')}.png"
-    waits = waiting_picture(0, prefix="page", seconds=0.5)
+    waits = waiting_picture(0, prefix="page", seconds=ENDLESS)
     page.open_drawn(drawn(preview_of_upload("example.png") | waits))
+    page.draw_graph_at(860, 180)
     page.upload_into(1, name, plain_png(BLUE))
-    prompts = [page.run() for _ in range(2 * len(servers))]
-    page.wait_until_ended(*prompts)
+    prompts = [page.run() for _ in range(len(servers) + 1)]
+    release(page, servers, *prompts)
     assert all(ran(prompts, server) for server in servers), "a server had nothing to do"
     for prompt_id in prompts:
         shown = picture_of(page, prompt_id, "temp")
@@ -145,11 +161,9 @@ def test_a_page_that_is_loaded_again_during_a_job_shows_its_progress_and_its_end
     prompt_id = page.run()
     page.wait_until_executing(prompt_id)
     page.reload()
+    open_wide_queue_panel(page)
     page.wait_until_executing(prompt_id)
-    with ExitStack() as stack:
-        for server in servers:
-            stack.enter_context(server.released())
-        page.wait_until_ended(prompt_id)
+    release(page, servers, prompt_id)
     page.see_in_queue_panel(picture_of(page, prompt_id))
     page.screenshot("loaded-again")
 
@@ -160,10 +174,7 @@ def run_while_one_dies(page: ComfyUIPage, survivors: Sequence[ComfyUI], victim: 
     prompts = {page.run() for _ in (*survivors, victim)}
     on_victim = requests.get(f"{victim.url}/queue", timeout=20).json()["queue_running"]
     victim.kill()
-    with ExitStack() as stack:
-        for server in survivors:
-            stack.enter_context(server.released())
-        page.wait_until_ended(*prompts)
+    release(page, survivors, *prompts)
     victim.start_again()
     [lost] = [row[1] for row in on_victim]
     return (lost, *(prompts - {lost}))

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, quote, urlsplit
 from real_peers.installed import CHROMIUM, add_browser_driver_to_path
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page, Response, WebSocket
+    from playwright.sync_api import Browser, FileChooser, Page, Response, WebSocket
 
 WORKFLOW = Path(__file__).resolve().parents[1] / "picture-workflow.json"
 
@@ -64,6 +64,8 @@ class Tab:
         self.websockets: list[WebSocket] = []
         self.failures: list[str] = []
         self.page.route(lambda address: not address.startswith(url), lambda route: route.abort())
+        # The banner that advertises the page's next version covers what tests look at.
+        self.page.add_init_script("localStorage.setItem('vueNodesBannerDismissed', 'true')")
         self.page.on("response", self._note_response)
         self.page.on("requestfailed", self._note_failure)
         self.page.on("websocket", lambda socket: self.websockets.append(socket))
@@ -130,12 +132,21 @@ class ComfyUIPage(Tab):
 
     def upload_into(self, node: int, name: str, data: bytes) -> None:
         """Choose a file by the button of the node that loads pictures, and wait until it has its name."""
-        place = self.page.evaluate(_UPLOAD_BUTTON, node)
-        with self.page.expect_file_chooser() as chooser:
-            self.page.mouse.click(*place)
+        chooser = self._file_chooser_of(node)
         file = {"name": name, "mimeType": "image/png", "buffer": data}
-        chooser.value.set_files(files=cast(Any, [file]))
+        chooser.set_files(files=cast(Any, [file]))
         self._wait_for(f"app.graph.getNodeById({node}).widgets[0].value == '{name}'")
+
+    def _file_chooser_of(self, node: int) -> "FileChooser":
+        # A graph that was just opened may move between the look and the click.
+        opened: list[FileChooser] = []
+        self.page.once("filechooser", opened.append)
+        for _ in range(9):
+            self.page.mouse.click(*self.page.evaluate(_UPLOAD_BUTTON, node))
+            self.page.wait_for_timeout(500)
+            if opened:
+                return opened[0]
+        raise AssertionError("the button opens no dialog")
 
     def wait_until_executing(self, prompt_id: str) -> None:
         """Wait until the page says that this prompt is the one at work."""
@@ -177,9 +188,15 @@ class ComfyUIPage(Tab):
         """Open the panel that lists what was run."""
         self.page.get_by_role("button", name="Queue (q)").click()
 
-    def grow(self, height: int) -> None:
-        """Make the window so high: the queue panel has no more pictures than fit."""
-        self.page.set_viewport_size({"width": 1280, "height": height})
+    def widen_panel(self, percent: int) -> None:
+        """Make the open panel so wide: the queue's has no more pictures than it can show."""
+        panel = self.page.locator(".p-splitterpanel.side-bar-panel").first
+        panel.evaluate("(panel, percent) => { panel.style.flex = `0 0 ${percent}%` }", percent)
+
+    def draw_graph_at(self, x: int, y: int) -> None:
+        """Move the graph to this place of the canvas, in its natural size."""
+        code = "at => { app.canvas.ds.scale = 1; app.canvas.ds.offset = at; app.canvas.draw(true, true) }"
+        self.page.evaluate(code, [x, y])
 
     def see_in_queue_panel(self, file: dict[str, str]) -> None:
         """Wait until the open panel shows this picture."""
