@@ -24,6 +24,7 @@ from comfyproxy.comfyui.merging.jobs import (
 )
 from comfyproxy.comfyui.merging.kept_pages import KeptPages, P, Version
 from comfyproxy.comfyui.merging.known import Known
+from comfyproxy.comfyui.merging.numbering import EndNumbers
 from comfyproxy.comfyui.merging.queue import Queued, QueuePage, merge_queue, read_page, read_queue
 from comfyproxy.comfyui.merging.queue_length import queue_info, sum_remaining
 from comfyproxy.comfyui.merging.recent import Recent
@@ -80,6 +81,7 @@ class Views:
         self._showing = showing
         self._told = told
         self._recent = Recent()
+        self._numbers = EndNumbers()
         self._kept_jobs = KeptPages[JobsPage](is_watched, MAX_JOBS)
         self._kept_queues = KeptPages[QueuePage](is_watched, MAX_QUEUED)
         self._flights: dict[tuple[Hashable, int], _Flight] = {}
@@ -118,7 +120,7 @@ class Views:
 
         def fetch() -> Steps:
             replies = yield from self._histories(backends, wanted)
-            return merge_history(replies, wanted, self._known(), self._showing)
+            return merge_history(replies, wanted, self._known(), self._showing, self._numbers)
 
         return self._answer(("history", wanted), fetch, now)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from comfyproxy.comfyui.merging.documents import integer, is_number, read, read_query, write, write_object
 from comfyproxy.comfyui.merging.known import INTERRUPTED, Known, Status
+from comfyproxy.comfyui.merging.numbering import EndNumbers
 from comfyproxy.comfyui.merging.ownership import Sighting, believed
 from comfyproxy.comfyui.merging.showing import PLAIN, Showing
 from comfyproxy.comfyui.wire import Document
@@ -80,35 +81,44 @@ def merge_history(
     query: HistoryQuery,
     known: Iterable[Known] = (),
     showing: Showing = PLAIN,
+    numbers: EndNumbers | None = None,
 ) -> bytes:
-    """The answer to ``GET /history``, made of those of the servers to ``query.target``."""
+    """The answer to ``GET /history``, made of those of the servers to ``query.target``.
+
+    ``numbers`` is what earlier answers of the same pool had.
+    """
     histories = {reply.backend: history for reply in replies if (history := read_history(reply)) is not None}
     records = {record.prompt_id: record for record in known}
     whose = believed((ended.sighting for history in histories.values() for ended in history), records)
-    dated: list[tuple[float, str, Document]] = []
+    dated: list[tuple[float, str, Backend | None, Document]] = []
     for history in histories.values():
         latest = 0.0
         for ended in history:
             latest = max(latest, ending_time(ended.entry))
             if whose[ended.prompt_id] is ended.backend:
                 entry = showing.entry(ended.entry, ended.backend)
-                dated.append((latest, ended.prompt_id, entry))
+                dated.append((latest, ended.prompt_id, ended.backend, entry))
     for record in records.values():
         if record.status.is_ended and record.prompt_id not in whose and record.is_missing(histories, 0.0):
             entry = showing.known_entry(record)
-            dated.append((ending_time(entry) or float(record.create_time), record.prompt_id, entry))
+            dated.append((ending_time(entry) or float(record.create_time), record.prompt_id, None, entry))
     dated.sort(key=lambda item: item[0])
-    shown = dated[query.cut(len(dated))]
-    return write_object((prompt_id, _numbered(entry, ended)) for ended, prompt_id, entry in shown)
+    if numbers is None or query.offset >= 0:
+        numbers = EndNumbers()
+    rows = [
+        (prompt_id, _numbered(entry, numbers.number(prompt_id, ended, backend)))
+        for ended, prompt_id, backend, entry in dated
+    ]
+    for server in (None, *histories):
+        numbers.listed(
+            server, max((ended for ended, _, backend, _ in dated if backend is server), default=0.0)
+        )
+    return write_object(rows[query.cut(len(rows))])
 
 
-def _numbered(entry: Document, ended: float) -> Document:
-    """``entry`` with the time of its end for its number.
-
-    Pages that list by ``GET /history`` take over only what has a greater number than all that they have.
-    """
-    row = entry.get("prompt")
-    return entry | {"prompt": [ended, *row[1:]]} if isinstance(row, list) and row else entry
+def _numbered(entry: Document, number: int) -> Document:
+    row = entry["prompt"]
+    return entry | {"prompt": [number, *row[1:]]}
 
 
 def history_of(

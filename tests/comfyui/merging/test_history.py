@@ -18,6 +18,7 @@ from comfyproxy.comfyui.merging.history import (
     read_history,
 )
 from comfyproxy.comfyui.merging.known import Known, Status
+from comfyproxy.comfyui.merging.numbering import EndNumbers
 from comfyproxy.comfyui.merging.showing import Showing
 from comfyproxy.core.balancing.operations import Reply
 from tests.comfyui.merging.servers import START, A, B, C, entry, history, reply, row, silence, vector
@@ -56,6 +57,23 @@ def test_numbers_grow_with_the_order_in_which_prompts_ended() -> None:
     numbers = [one["prompt"][0] for one in found.values()]
     assert list(found) == ["a", "c", "b"]
     assert numbers == sorted(set(numbers))
+
+
+def test_what_another_server_had_ended_earlier_and_is_seen_later_has_a_greater_number() -> None:
+    numbers = EndNumbers()
+
+    def listed(a: bytes | Any, b: bytes | Any, query: HistoryQuery = ALL) -> dict[str, int]:
+        answer = merge_history([reply(A, a), reply(B, b)], query, numbers=numbers)
+        return {prompt_id: found["prompt"][0] for prompt_id, found in json.loads(answer).items()}
+
+    first = listed(history(entry("a", 4)), history(entry("b", 9)))
+    late = history(entry("a", 4), entry("c", 6))
+    second = listed(late, history(entry("b", 9)))
+    assert list(second) == ["a", "c", "b"]
+    assert second["c"] > max(first.values())
+    assert {one: second[one] for one in first} == first
+    assert listed(late, history(entry("b", 9), entry("d", 50)))["c"] == second["c"]
+    assert list(listed(late, history(), HistoryQuery(1, 0))) == ["a"]
 
 
 @pytest.mark.parametrize(("query", "ids"), list(vector("history-slices.json").items()))
