@@ -151,10 +151,9 @@ async def test_one_prompt_of_another_client_does_not_wait_for_all_of_a_large_bat
         done = [one for one in batch if one in await modest.get("/history")]
         assert len(done) <= 8, f"{len(done)} of 16 went before it"
         await greedy.post("/queue", {"clear": True})
-        queue = await greedy.get("/queue")
-        assert queue["queue_pending"] == []
-        for row in queue["queue_running"]:
-            await greedy.post("/interrupt", {"prompt_id": row[1]})
+        assert (await greedy.get("/api/jobs?status=pending"))["jobs"] == []
+        for job in (await greedy.get("/api/jobs?status=in_progress"))["jobs"]:
+            await greedy.post("/interrupt", {"prompt_id": job["id"]})
 
 
 async def test_a_prompt_goes_to_a_server_that_has_its_nodes(
