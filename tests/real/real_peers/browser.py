@@ -140,7 +140,7 @@ class ComfyUIPage(Tab):
     def _file_chooser_of(self, node: int) -> "FileChooser":
         # A graph that was just opened may move between the look and the click.
         opened: list[FileChooser] = []
-        self.page.once("filechooser", opened.append)
+        self.page.once("filechooser", lambda chooser: opened.append(chooser))
         for _ in range(9):
             self.page.mouse.click(*self.page.evaluate(_UPLOAD_BUTTON, node))
             self.page.wait_for_timeout(500)
