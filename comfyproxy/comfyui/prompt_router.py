@@ -22,7 +22,7 @@ from comfyproxy.comfyui.prompts.editing import (
 )
 from comfyproxy.comfyui.prompts.sending import fields_of
 from comfyproxy.comfyui.prompts.submission import submit
-from comfyproxy.comfyui.prompts.working import work
+from comfyproxy.comfyui.prompts.working import settle, work
 from comfyproxy.comfyui.wire import (
     MEBIBYTE,
     SOCKET,
@@ -123,6 +123,15 @@ class PromptRouter:
         yield from work(self._dispatch, now)
         yield from self._dispatch.replication.background(now)
         yield from self._logs.background(self.sessions)
+
+    @property
+    def in_hand(self) -> int:
+        """The prompts that are between two servers."""
+        return self._dispatch.ledger.between_servers()
+
+    def settle(self, now: float) -> Iterable[Operation]:
+        """What brings these prompts to servers; none sets out anew."""
+        return settle(self._dispatch, now)
 
     def route(self, head: RequestHead, body: bytes | None, now: float) -> Decision:
         """Where this request belongs, or what is to be done about it here."""

@@ -3,7 +3,8 @@
     stop listening ──▶ finish what runs ──▶ say what there is to say ──▶ abort
                        (the drain's time)   (`FAREWELL`)
 
-What counts as running is the connections' to say (`Work`). A WebSocket of ComfyUI's is not waited for: it
+What counts as running is the connections' to say (`Work`), and what has been taken from one backend on its
+way to another is waited for too. A WebSocket of ComfyUI's is not waited for: it
 never ends by itself, carries events alone, and its page opens the next one within a second; but it stays for
 as long as something else runs, for that may be what its events are about. Other WebSockets and plain TCP may
 be at work, which nobody can see, so they have the whole time.
@@ -39,6 +40,7 @@ class Work(Enum):
     WEBSOCKET = "WebSocket"
     EVENTS = "WebSocket of ComfyUI"
     TCP = "TCP connection"
+    MOVED = "moving prompt"
 
 
 WAITED_FOR = frozenset((Work.REQUEST, Work.WEBSOCKET, Work.TCP))
@@ -64,16 +66,24 @@ class ClientConnection(Protocol):
 
 
 class Draining:
-    """The end of what goes on over ``connections``, a live collection, within ``seconds``.
+    """The end of what goes on over ``connections``, a live collection, within ``seconds``; ``in_hand`` counts
+    what goes on beside them and would be lost.
 
     `cut` shortens it: once, to what there is to say; twice, to nothing.
     """
 
     log = Logger(namespace="comfyproxy")
 
-    def __init__(self, reactor: Any, connections: Collection[ClientConnection], seconds: float) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        connections: Collection[ClientConnection],
+        seconds: float,
+        in_hand: Callable[[], int] = lambda: 0,
+    ) -> None:
         self._reactor = reactor
         self._connections = connections
+        self._in_hand = in_hand
         self._seconds = seconds
         self._until = 0.0
         self._is_cut = False
@@ -97,7 +107,7 @@ class Draining:
         self._say_what_is_cut()
         for connection in tuple(self._connections):
             connection.end()
-        await self._wait(FAREWELL, lambda: bool(self._connections))
+        await self._wait(FAREWELL, lambda: bool(self._connections or self._in_hand()))
 
     def _is_at_work(self) -> bool:
         """Whether to wait on; closes what has become idle."""
@@ -105,7 +115,7 @@ class Draining:
             return False
         begun = self._until - self._seconds
         may_close = self._reactor.seconds() >= begun + QUIET
-        at_work = False
+        at_work = bool(self._in_hand())
         for connection in tuple(self._connections):
             work = connection.work
             if work is Work.IDLE and may_close:
@@ -121,6 +131,7 @@ class Draining:
     def _running(self, *but: Work) -> str:
         """What runs, in words: ``3 requests, 2 WebSockets``."""
         found = Counter(connection.work for connection in self._connections)
+        found[Work.MOVED] = self._in_hand()
         if Work.EVENTS in found and not but:
             found[Work.WEBSOCKET] += found.pop(Work.EVENTS)
         counted = ((found[work], work.value) for work in Work if work is not Work.IDLE and work not in but)

@@ -18,6 +18,7 @@ from comfyproxy.core.balancing.operations import (
     Step,
     Wait,
 )
+from comfyproxy.core.balancing.routing import WorkingRouter
 from comfyproxy.core.http.headerrules import HeaderRules
 from comfyproxy.proxy.asking import Question
 
@@ -45,8 +46,8 @@ _PENDING: Any = object()
 class Running:
     """An operation that is being carried out; ``done`` gets what it returns, or `FAILED`.
 
-    ``client`` is the address of who asked, and ``rules`` change the fields of its requests. ``is_background``
-    says that nobody asked, so it ends with its router.
+    ``client`` is the address of who asked, and ``rules`` change the fields of its requests. ``router``
+    is whose work it is if nobody asked: it ends with it.
     """
 
     def __init__(
@@ -57,12 +58,12 @@ class Running:
         done: Callable[[Any], None],
         client: bytes = b"",
         rules: HeaderRules | None = None,
-        is_background: bool = False,
+        router: WorkingRouter | None = None,
     ) -> None:
         self.balancer = balancer
         self.client = client
-        self.is_background = is_background
         self.proxy = proxy
+        self.router = router
         self.rules = rules
         self._done = done
         self._is_over = False

@@ -203,7 +203,8 @@ class Proxy:
     def drain(self, seconds: float) -> Draining:
         """Begin to stop: from now on each connection's answer is its last. What runs has ``seconds``."""
         self.draining = True
-        return Draining(self.reactor, self.connections, seconds)
+        self.background.drain()
+        return Draining(self.reactor, self.connections, seconds, lambda: self.background.in_hand)
 
     async def close(self) -> None:
         """Close every connection; done when nothing is left open and no timer runs."""

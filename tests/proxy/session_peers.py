@@ -67,11 +67,15 @@ class Router:
         self.sessions = list(sessions)
         self.operation = None
         self.wake = None
+        self.in_hand = 0
 
     def route(self, head, body, now):
         if head.path == b"/operate":
             return Operate(self.operation())
         return Join(self.sessions[0], b"X-Own: 1\r\n") if head.path == b"/ws" else Default()
+
+    def settle(self, now):
+        return ()
 
     def place(self, head, body, backend, now):
         return None

@@ -1,9 +1,13 @@
 """What routers do beside requests: when they are asked, and how it ends."""
 
+from dataclasses import replace
+
 import pytest
 
 from comfyproxy.core.balancing.operations import Ask
-from comfyproxy.proxy.background import Background
+from comfyproxy.core.balancing.routes import RouteTable
+from comfyproxy.core.http.headerrules import compile_rules, parse_rule
+from comfyproxy.proxy.background import LEAVE, Background
 from comfyproxy.testing import ScriptedBackend, Step
 from comfyproxy.testing.rig import OK
 from tests.proxy.session_peers import Router, Session
@@ -17,11 +21,17 @@ class Working(Router):
         self.asked = []
         self.operations = []
         self.always = None
+        self.settled = []
 
     def background(self, now):
         self.asked.append(now)
         if self.always is not None:
             self.always()
+        operations, self.operations = self.operations, []
+        return operations
+
+    def settle(self, now):
+        self.settled.append(now)
         operations, self.operations = self.operations, []
         return operations
 
@@ -126,6 +136,75 @@ def test_the_work_of_a_router_that_is_gone_ends(working):
     working.advance(1)
     assert len(router.asked) == count
     assert working.network.getDelayedCalls() == []
+
+
+@pytest.fixture
+def holding(working):
+    """A router that has something in hand, and is taken away."""
+    router = working.balancer.router
+    router.in_hand = 2
+    working.proxy.background.follow([])
+    return router
+
+
+def test_a_router_that_is_taken_away_brings_to_an_end_what_it_has_in_hand(working, holding):
+    came = []
+    holding.operations = [asking(working, came)]
+    session = Session()
+    holding.sessions.append(session)
+    working.advance(1)
+    working.backend.connections[0].send(OK)
+    working.network.run()
+    assert ([reply.status for reply in came], holding.asked, session.times_due > 2) == ([200], [], True)
+    holding.in_hand = 0
+    working.advance(1)
+    count = len(holding.settled)
+    working.advance(1)
+    assert len(holding.settled) == count
+
+
+def test_what_a_router_asks_that_is_taken_away_goes_by_its_rules_still(make_rig):
+    rig = make_rig(ScriptedBackend(), router=Working())
+    (route,) = rig.proxy.routes.routes
+    rules = compile_rules([parse_rule("set X-Key: secret", "request")])
+    rig.proxy.routes = RouteTable([replace(route, request_rules=rules)])
+    rig.proxy.background.follow([rig.balancer])
+    router = rig.balancer.router
+    router.in_hand, router.operations = 1, [asking(rig, [])]
+    rig.proxy.routes = RouteTable([])
+    rig.proxy.background.follow([])
+    rig.advance(1)
+    assert b"X-Key: secret\r\n" in rig.backend.connections[0].received
+    rig.proxy.background.stop()
+
+
+def test_what_nobody_takes_is_given_up_and_said(working, holding, caplog):
+    working.advance(LEAVE - 1)
+    assert caplog.messages == []
+    working.advance(2)
+    assert caplog.messages == ["Pool default is gone with 2 that no server took."]
+    assert working.network.getDelayedCalls() == []
+
+
+def test_one_that_comes_back_meanwhile_does_its_work_again(working, holding):
+    working.proxy.background.follow([working.balancer])
+    working.advance(1)
+    assert (len(holding.asked) > 2, holding.settled) == (True, [])
+    holding.in_hand = 0
+    working.advance(1)
+    count = len(holding.asked)
+    working.advance(1)
+    assert len(holding.asked) > count
+
+
+def test_in_a_drain_nothing_new_begins(working):
+    router = working.balancer.router
+    working.advance(1)
+    count = len(router.asked)
+    working.proxy.drain(30)
+    router.wake()
+    working.advance(1)
+    assert (len(router.asked), len(router.settled) > 3) == (count, True)
 
 
 def test_what_was_asked_for_by_a_client_goes_on_without_the_background(working):

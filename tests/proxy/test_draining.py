@@ -45,7 +45,8 @@ class Drained:
     def __init__(self, seconds: float) -> None:
         self.clock = Clock()
         self.connections: set[Any] = set()
-        self.draining = Draining(self.clock, self.connections, seconds)
+        self.in_hand = 0
+        self.draining = Draining(self.clock, self.connections, seconds, lambda: self.in_hand)
         self.done = False
 
     def add(self, *works: Work, stays: bool = False) -> list[Connection]:
@@ -126,6 +127,34 @@ def test_one_that_becomes_idle_is_closed_too(drained: Drained) -> None:
     connection.work = Work.IDLE
     drained.advance(2 * TICK)
     assert (drained.done, connection.told) == (True, ["drain", "drain"])
+
+
+@pytest.mark.parametrize(("seconds", "waits"), [(30, 29.0), (0, FAREWELL - 2 * TICK)])
+def test_what_is_between_two_servers_is_waited_for(
+    caplog: pytest.LogCaptureFixture, seconds: float, waits: float
+) -> None:
+    drained = Drained(seconds)
+    drained.in_hand = 2
+    (events,) = drained.add(Work.EVENTS)
+    drained.run()
+    drained.advance(waits)
+    assert (drained.done, "2 moving prompts" in caplog.text) == (False, True)
+    drained.in_hand = 0
+    drained.advance(2 * TICK)
+    assert (drained.done, events.told[-1]) == (True, "end")
+
+
+def test_what_is_between_two_servers_is_said_when_it_is_lost(
+    drained: Drained, caplog: pytest.LogCaptureFixture
+) -> None:
+    drained.in_hand = 1
+    drained.run()
+    drained.advance(31 + FAREWELL)
+    assert caplog.messages == [
+        "Draining: 1 moving prompt, up to 30 s.",
+        "Cut off what still ran: 1 moving prompt.",
+    ]
+    assert drained.done
 
 
 def test_without_a_time_everything_ends_at_once(caplog: pytest.LogCaptureFixture) -> None:

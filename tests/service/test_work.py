@@ -23,8 +23,14 @@ class Working(RequestRouter):
         self.sessions: list[Any] = []
         self.wake: Callable[[], None] = lambda: None
         self.statuses: list[int] = []
+        self.in_hand = 0
+        self.is_settling = False
 
     def background(self, now: float) -> Any:
+        yield self._ask()
+
+    def settle(self, now: float) -> Any:
+        self.is_settling = True
         yield self._ask()
 
     def _ask(self) -> Any:
@@ -67,6 +73,22 @@ async def test_work_begins_with_the_service_and_ends_with_it(
     router.wake()
     await deferLater(global_reactor, 0.02)
     assert len(router.statuses) == count
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_service_does_not_end_before_backends_have_what_a_router_has_in_hand(
+    servers: Any, start_service: Callable[..., ProxyService], routers: list[Working]
+) -> None:
+    service = start_service(url=servers.start("a"), probe="none")
+    (router,) = routers
+    router.in_hand = 1
+    stopped = service.stopService()
+    while not router.is_settling:
+        await router.asks()
+    assert not stopped.called
+    await router.asks()
+    router.in_hand = 0
+    await stopped
 
 
 @pytest_twisted.ensureDeferred

@@ -156,6 +156,10 @@ class Ledger:
         """How many prompts ``backend`` should have in its queue, what runs included."""
         return sum(prompt.is_queued for prompt in self._by_backend.get(backend, {}).values())
 
+    def between_servers(self) -> int:
+        """How many prompts a server has had and none has now."""
+        return sum(prompt.is_listed and prompt.phase is Phase.SENDING for prompt in self._active.values())
+
     def add(self, prompt: Prompt, submission: bytes) -> None:
         """Remember ``prompt``, and what it was submitted with."""
         former = self._active.get(prompt.prompt_id)

@@ -11,6 +11,13 @@ from comfyproxy.core.balancing.operations import Operation
 
 def work(dispatch: Dispatch, now: float) -> Iterator[Operation]:
     """The operations to begin now."""
+    yield from settle(dispatch, now)
+    yield from _read_catalogs(dispatch, now)
+    yield from plan_moves(dispatch)
+
+
+def settle(dispatch: Dispatch, now: float) -> Iterator[Operation]:
+    """Of them those that keep every prompt on a server: what a proxy that stops must go on with."""
     dispatch.now = now
     dispatch.drop_sessions(now)
     dispatch.forget_removed()
@@ -19,14 +26,12 @@ def work(dispatch: Dispatch, now: float) -> Iterator[Operation]:
             give_up(dispatch, server.backend)
         elif server.is_due(now):
             yield reconcile(dispatch, server.backend)
-    yield from _read_catalogs(dispatch, now)
     for prompt_id, due in tuple(dispatch.stranded.items()):
         prompt = dispatch.ledger.get(prompt_id)
         if prompt is None:
             del dispatch.stranded[prompt_id]
         elif due <= now:
             yield resubmit(dispatch, prompt)
-    yield from plan_moves(dispatch)
 
 
 def _read_catalogs(dispatch: Dispatch, now: float) -> Iterator[Operation]:

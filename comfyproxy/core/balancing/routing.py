@@ -140,3 +140,10 @@ class WorkingRouter(Router, Protocol):
 
     def background(self, now: float) -> Iterable[Operation]:
         """The operations to begin now, each of which returns ``None``; asked for a few times a second."""
+
+    @property
+    def in_hand(self) -> int:
+        """How many things no backend has at the moment: they would be lost if the router ended now."""
+
+    def settle(self, now: float) -> Iterable[Operation]:
+        """As `background`, of a router that is to end: what brings to backends all that is ``in_hand``."""

@@ -196,6 +196,7 @@ class Rig:
             self.servers = beside.servers
         self.lines: dict[tuple[str, Backend], Line] = {}
         self.before: Callable[[Ask], None] = lambda ask: None
+        self.is_stopping = False
         self.address = b"10.0.0.1"
 
     def server(self, backend: Backend) -> Server:
@@ -266,7 +267,8 @@ class Rig:
     def settle(self) -> None:
         """Do what is to be done now."""
         now = self.clock.seconds()
-        for operation in tuple(self.router.background(now)):
+        work = self.router.settle if self.is_stopping else self.router.background
+        for operation in tuple(work(now)):
             self.run(operation)
         for session in self.router.sessions:
             session.due(now)
@@ -276,6 +278,10 @@ class Rig:
                 if client == session.client_id and backend not in session.wanted:
                     self.disconnect(line)
         self.clock.advance(0)
+
+    def stop(self) -> None:
+        """The proxy is to end."""
+        self.is_stopping = True
 
     def kill(self, server: Server) -> None:
         """The server's process ends."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from comfyproxy.core.balancing.backend import AdminState
 from comfyproxy.core.balancing.pool import HealthRules
 
 Prompt = Callable[..., dict[str, Any]]
@@ -80,3 +81,33 @@ def test_a_stranded_prompt_that_is_not_known_any_more_is_forgotten(rig: Any) -> 
     rig.dispatch.stranded["unknown"] = 0.0
     rig.turn(0.25)
     assert rig.dispatch.stranded == {}
+
+
+def test_a_router_that_is_to_end_has_the_prompts_in_hand_that_no_server_has(
+    make_rig: MakeRig, seconds: Prompt
+) -> None:
+    rig = make_rig(1)
+    _, *waiting = [rig.submit(seconds(20, seed)) for seed in range(3)]
+    rig.turn(1)
+    assert rig.router.in_hand == 0
+    (server,) = rig.servers
+    rig.kill(server)
+    rig.turn(30)
+    assert rig.router.in_hand == 2
+    server.start()
+    server.is_down = False
+    rig.stop()
+    rig.turn(5)
+    assert (rig.router.in_hand, {server.running, *server.pending}) == (0, set(waiting))
+
+
+def test_a_router_that_is_to_end_moves_nothing(rig: Any, seconds: Prompt) -> None:
+    first, second = rig.servers
+    rig.admit(first, AdminState.DRAIN)
+    for seed in range(3):
+        rig.submit(seconds(20, seed))
+    rig.turn(1)
+    rig.admit(first, AdminState.READY)
+    rig.stop()
+    rig.turn(5)
+    assert (first.running, len(second.pending)) == (None, 2)
