@@ -111,8 +111,7 @@ class Dispatch:
         usable = [
             backend for backend in self.pool.backends if backend.usable and not self.server(backend).is_gone
         ]
-        # A server whose connection was lost is one that may be down, long before the pool knows of it.
-        usable = [backend for backend in usable if self.server(backend).is_connected] or usable
+        usable = [backend for backend in usable if not self.server(backend).may_be_down] or usable
         return [backend for backend in usable if not backend.address.backup] or usable
 
     def answering(self) -> list[Backend]:

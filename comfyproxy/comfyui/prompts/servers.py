@@ -26,7 +26,8 @@ class Server:
     """One server. Times are the router's, in seconds.
 
     ``remaining`` is what its last ``status`` said, and ``strangers`` how many of its prompts the ledger
-    cannot tell apart. ``was_lost`` says that it may have been restarted since its queue was last looked into,
+    cannot tell apart. ``may_be_down`` says that there is no connection where one was tried, long before the
+    pool knows of it. ``was_lost`` says that it may have been restarted since its queue was last looked into,
     ``is_gone`` that its prompts were given up. ``is_checked`` says that somebody is looking into it now.
     """
 
@@ -39,17 +40,18 @@ class Server:
     is_checked: bool = False
     is_connected: bool = False
     is_gone: bool = False
+    may_be_down: bool = False
     was_lost: bool = True
 
     def connected(self, now: float) -> None:
         """Its WebSocket is open: find out what it has."""
-        self.is_connected = True
+        self.is_connected, self.may_be_down = True, False
         self.unreachable_since = NEVER
         self.check_soon(now)
 
     def disconnected(self, has_prompts: bool, now: float) -> None:
         """Its WebSocket is gone: it may have been restarted, or stopped; what of the prompts that it has?"""
-        self.is_connected = False
+        self.is_connected, self.may_be_down = False, True
         self.was_lost = True
         self.remaining, self.disagrees_since = None, NEVER
         if has_prompts:

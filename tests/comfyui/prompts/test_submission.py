@@ -289,3 +289,13 @@ def test_of_two_that_come_with_one_id_at_once_both_go_to_the_same_server(rig: An
     rig.submit(seconds(4), client_id="second", prompt_id=one)
     server = rig.holder(one)
     assert (server.running, server.pending) == (one, [one])
+
+
+def test_a_server_that_nobody_has_spoken_to_yet_may_be_the_one_that_can(
+    make_rig: MakeRig, seconds: Prompt
+) -> None:
+    rig = make_rig(2)
+    first, second = rig.servers
+    rig.connect(rig.dispatch.observer, first.backend)
+    first.statuses["POST", "/prompt"] = 400
+    assert rig.holder(rig.submit(seconds(20))) is second
