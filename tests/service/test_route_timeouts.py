@@ -104,12 +104,12 @@ def test_an_upload_may_pause_for_half_an_hour_where_it_may_and_for_a_second_wher
     post = b"POST %b HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf"
     health, work = site.ask(post % b"/api/system/health"), site.ask(post % b"/upload")
     advance(site, 2)
-    # Client and server have a second each, and both let it pass.
+    # Client and server have the same time, and both let it pass.
     assert health.received[9:12] in (b"408", b"504")
     advance(site, 1790, step=10)
     assert work.received == b""
     advance(site, 20, step=1)
-    assert work.received.startswith(b"HTTP/1.1 408 ")
+    assert work.received[9:12] in (b"408", b"504")
 
 
 def test_a_server_that_does_not_answer_the_call_is_given_up_after_a_second_for_a_health_check(
