@@ -12,6 +12,9 @@ from conformance.anchors.trials import Result
 Judge = Callable[[Result], str]
 HOST = b"Host: a.example\r\n"
 
+WAITS = "waits"
+"""The word for a proxy that says nothing."""
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -35,7 +38,7 @@ def told(result: Result) -> str:
     """What the client was told, of a request that did not arrive."""
     if result.final is not None:
         return str(result.final.status)
-    return "closed" if result.closed else "waits"
+    return "closed" if result.closed else WAITS
 
 
 def request_field(name: bytes, sent: bytes | None = None) -> Judge:

@@ -1,5 +1,6 @@
 """The comparison with other proxies: messages as they are read, verdicts, reasons, and the page."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -7,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from conformance.anchors import __main__ as anchors
 from conformance.anchors.__main__ import PAGE
+from conformance.anchors.backend import Backend
 from conformance.anchors.laxer import EXPLAINED, outlived, reason, unexplained
 from conformance.anchors.page import render
 from conformance.anchors.results import OURS, Results
-from conformance.anchors.rules import RULES
-from conformance.anchors.trials import Result
+from conformance.anchors.rules import RULES, Rule, arrives
+from conformance.anchors.trials import SECOND_PATIENCE, Result
 from conformance.anchors.verdicts import verdict
 from conformance.anchors.wire import Message, read_answer, read_request
 from conformance.corpora import REQUESTS, RESPONSES, ROOT, Case, cases, rule_titles
@@ -161,6 +164,19 @@ def test_every_malformed_message_and_every_rule_is_on_the_page() -> None:
     malformed = cases("requests/invalid", "responses/invalid")
     assert [case.name for case in malformed if f"{case.folder}/{case.name}.http" not in page] == []
     assert [rule.name for rule in RULES if f"| {rule.name} |" not in page] == []
+
+
+def test_one_that_seems_to_wait_is_given_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    async def try_one(*trial: object) -> Result:
+        tried.append(trial[5:])
+        return Result([answer(200)], [WHOLE]) if len(tried) > 1 else Result()
+
+    monkeypatch.setattr(anchors, "try_one", try_one)
+    rule = Rule("any", "any", b"", arrives, "passed")
+    assert asyncio.run(anchors.try_rule(Backend(), 0, rule)) == "passed"
+    assert tried == [(), (SECOND_PATIENCE,)]
 
 
 def test_every_rule_of_a_case_has_its_title() -> None:
