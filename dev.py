@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -22,9 +22,6 @@ COVERAGE = [
     "--cov-report=term-missing:skip-covered",
     "--cov-fail-under=100",
 ]
-CONTAINED = {"test": [""], "dev": ["", "test"], "fuzz": ["", "test"]}
-"""What an extra of pyproject.toml installs besides itself."""
-
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {}
 
 
@@ -50,8 +47,20 @@ def prepare(extra: str = "") -> None:
     print(f"installing {target} in .venv ...", flush=True)
     if code := run("python", "-m", "pip", "install", "--quiet", *PIP_OPTIONS, "--editable", target):
         sys.exit(code)
-    for done in (extra, *CONTAINED.get(extra, [])):
+    for done in {"", *_contained(extra)}:
         (VENV / f"installed-{done}").write_text(wanted)
+
+
+def _contained(extra: str) -> Iterator[str]:
+    """``extra`` and the extras that it installs with it."""
+    # Here, so that an older Python gets as far as being told that it is too old.
+    import tomllib
+
+    yield extra
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for requirement in extras.get(extra, ()):
+        if requirement.startswith("comfyproxy["):
+            yield from _contained(requirement.removeprefix("comfyproxy[").removesuffix("]"))
 
 
 def run(program: str, *arguments: str | Path) -> int:

@@ -97,8 +97,10 @@ def in_threads(connections: int, seconds: float, once: Callable[[socket.socket],
 def get(port: int, path: str, connections: int, seconds: float) -> Result:
     """Downloads."""
     head = request("GET", path, port)
+    # All threads write into one space: nobody reads it.
+    space = bytearray(SPACE)
 
-    def once(sock: socket.socket, space: bytearray = bytearray(SPACE)) -> None:  # noqa: B008 (never read)
+    def once(sock: socket.socket) -> None:
         sock.sendall(head)
         read_answer(sock, space)
 

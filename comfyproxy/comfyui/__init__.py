@@ -9,12 +9,14 @@ one, or all of them have to answer as one. Requests say in several ways whose th
 - `affinity` remembers the ids that do not, the ones that clients made up;
 - `claims` are what a request's head says of that;
 - `origin` is ComfyUI's check on pages of other sites, made here, where the client's own ``Host`` is known;
-- `messages` knows which WebSocket messages a slow client can do without;
+- `messages` knows which WebSocket messages a slow client can do without, `probe` how to see that a ComfyUI
+  works;
 - `callers` tells browsers and scripts apart, and which backend is nearest to each;
 - `home` is where settings, saved workflows and uploads are kept;
 - `files` reads names of files, `ownership` knows which backend made which, `replication` copies those that a
   prompt loads (`inputs` finds them, `forms` uploads them), and `file_routes` are the requests for them;
-- `logs` and `broadcast` are for the page's terminal, and for what all backends are to do;
+- `logs` and `broadcast` are for the page's terminal, and for what all backends are to do (`steps` puts such
+  operations together);
 - `prompts` is what happens to prompts, `scheduling` which backend each should run on (`workflow` reads what
   it needs), and `fanin` makes one WebSocket of those of several backends;
 - `views` shows the queues, histories and jobs of all backends as one, `installed` what they can run and are;

@@ -18,7 +18,7 @@ class BytesBody:
         self._data = data
         self.length = len(data)
 
-    def startProducing(self, consumer: IConsumer) -> Deferred[None]:  # noqa: N802
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
         consumer.write(self._data)
         return succeed(None)
 

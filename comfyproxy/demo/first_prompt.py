@@ -237,7 +237,7 @@ class _EventReader(WebSocketClientProtocol):
         if not isBinary:
             self._events.put(json.loads(payload))
 
-    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:  # noqa: N803
+    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
         if not self.opened.called:
             self.opened.errback(ConnectionError(f"the WebSocket was refused: {reason}"))
         self._events.put(None)

@@ -139,7 +139,7 @@ class _Connections(WrappingFactory):
             connection.transport.abortConnection()
         return waiting
 
-    def unregisterProtocol(self, p: ProtocolWrapper) -> None:  # noqa: N802
+    def unregisterProtocol(self, p: ProtocolWrapper) -> None:
         super().unregisterProtocol(p)
         if not self.protocols:
             waiting, self._waiting = self._waiting, []

@@ -31,7 +31,7 @@ class EventSocket(WebSocketServerProtocol):
 
     factory: "EventSocketFactory"
     transport: Any
-    maxMessagePayloadSize: int  # noqa: N815
+    maxMessagePayloadSize: int
     _drained = True
 
     @property
@@ -67,7 +67,7 @@ class EventSocket(WebSocketServerProtocol):
             clients.set_features(self.sid, flags if isinstance(flags, dict) else {})
             clients.answer(Event("feature_flags", self.factory.machine.installation.features), self.sid)
 
-    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:  # noqa: N803
+    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
         if hasattr(self, "sid"):
             self.factory.machine.clients.leave(self.sid)
 

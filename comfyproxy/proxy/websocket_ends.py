@@ -241,7 +241,7 @@ class End(WebSocketAdapterProtocol, WebSocketProtocol):  # type: ignore[misc]
 
     # Sending
 
-    def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:  # noqa: N802
+    def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
         # The words of the handshake are for nobody: on the wire the exchange says them.
         if self.state != self.STATE_CONNECTING:
             self._out.write(data)

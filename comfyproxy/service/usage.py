@@ -41,7 +41,7 @@ class TableOptions(usage.Options):
         for option in OPTIONS
         if option.kind is not FLAG and not option.repeatable
     ]
-    compData = usage.Completions(  # noqa: N815
+    compData = usage.Completions(
         multiUse=[option.name for option in OPTIONS if option.repeatable],
         mutuallyExclusive=[tuple(option.name for option in OPTIONS if option.group == "pages")],
         optActions=_completions(),
@@ -60,7 +60,7 @@ class TableOptions(usage.Options):
         print(self._usage(everything=True))
         raise SystemExit(0)
 
-    def getUsage(self, width: int | None = None) -> str:  # noqa: N802
+    def getUsage(self, width: int | None = None) -> str:
         """The options that are needed every day, in their groups, as ``comfyproxy run --help`` shows them."""
         return self._usage(everything=False)
 

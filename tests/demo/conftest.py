@@ -138,7 +138,7 @@ class WebSocketClient(WebSocketClientProtocol):
         self.received.append(message)
         self._arrivals.put(message)
 
-    def onClose(self, wasClean: bool, code: int, reason: str) -> None:  # noqa: N803
+    def onClose(self, wasClean: bool, code: int, reason: str) -> None:
         self.closed.callback(code)
 
     async def next(self, kind: str | None = None) -> Any:

@@ -14,7 +14,7 @@ from comfyproxy.demo.bodies import BytesBody, read_body
 class Response:
     """The part of a response that delivers its body."""
 
-    def deliverBody(self, protocol: object) -> None:  # noqa: N802
+    def deliverBody(self, protocol: object) -> None:
         self.protocol = protocol
 
 

@@ -25,10 +25,10 @@ class Slow(MemoryNetwork):
         self.is_slow = False
         self._late: list[Callable[[], Any]] = []
 
-    def resolveHostName(  # noqa: N802
+    def resolveHostName(
         self,
         receiver: Any,
-        hostName: str,  # noqa: N803
+        hostName: str,
         *rest: Any,
         **options: Any,
     ) -> Any:

@@ -30,15 +30,15 @@ class Running(ProcessProtocol):
         self.ended: Deferred[int] = Deferred()
         self._awaited: list[tuple[str, Deferred[str]]] = []
 
-    def outReceived(self, data: bytes) -> None:  # noqa: N802
+    def outReceived(self, data: bytes) -> None:
         self.output += data.decode()
         waiting, self._awaited = self._awaited, []
         for pattern, deferred in waiting:
             self._await(pattern, deferred)
 
-    errReceived = outReceived  # noqa: N815
+    errReceived = outReceived
 
-    def processEnded(self, reason: Any) -> None:  # noqa: N802
+    def processEnded(self, reason: Any) -> None:
         for _, deferred in self._awaited:
             deferred.errback(AssertionError(self.output))
         self.ended.callback(reason.value.exitCode)

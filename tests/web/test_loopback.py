@@ -170,7 +170,7 @@ class Trusting:
     def __init__(self, certificate: Identity) -> None:
         self._trusted = Certificate(certificate.certificate)
 
-    def creatorForNetloc(self, hostname: bytes, port: int) -> IOpenSSLClientConnectionCreator:  # noqa: N802
+    def creatorForNetloc(self, hostname: bytes, port: int) -> IOpenSSLClientConnectionCreator:
         return optionsForClientTLS("127.0.0.1", trustRoot=self._trusted)
 
 

@@ -462,7 +462,7 @@ class TestFindPlaced:
 
     def test_nothing_in_a_site_that_looks_for_itself(self) -> None:
         class Looking(Site):
-            def getResourceFor(self, request: Any) -> Resource:  # noqa: N802
+            def getResourceFor(self, request: Any) -> Resource:
                 raise AssertionError("asked before its time")
 
         request = SimpleNamespace(prepath=[], postpath=[b"a"])

@@ -39,7 +39,7 @@ EPOCH = 1_700_000_000.0
 class SimulatedClock(Clock):
     """A clock that shows a time of today."""
 
-    rightNow = EPOCH  # noqa: N815
+    rightNow = EPOCH
 
 
 @dataclass(eq=False)

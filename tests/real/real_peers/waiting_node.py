@@ -25,7 +25,7 @@ class WaitAndDraw:
     CATEGORY = "tests"
 
     @classmethod
-    def INPUT_TYPES(cls):  # noqa: N802 (ComfyUI's name)
+    def INPUT_TYPES(cls):
         return {
             "required": {
                 "seconds": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 60.0, "step": 0.1}),
@@ -35,7 +35,7 @@ class WaitAndDraw:
         }
 
     @classmethod
-    def IS_CHANGED(cls, **_):  # noqa: N802 (ComfyUI's name)
+    def IS_CHANGED(cls, **_):
         # NaN is equal to nothing: it waits again in each prompt.
         return float("nan")
 
