@@ -9,7 +9,7 @@ import requests
 from real_peers.comfyui import ComfyUI, output_images, script_client
 from real_peers.pools import Pool, Server
 from real_peers.proxy import StartProxy
-from real_peers.screen import Screen, start, watch
+from real_peers.screen import Screen, start, until_running, watch
 from real_peers.simulated import SimulatedServer
 from real_peers.workflows import sampled_picture
 
@@ -184,9 +184,10 @@ async def test_a_real_comfyui_that_dies_takes_no_prompt_with_it(
     pool = Pool(balancer.url, servers, singles)
     async with script_client(pool.url, keeps_cookies=False) as client:
         screen = Screen()
-        first = await start(client, screen, pool.long(1.0))
+        first, second = [await client.queue(pool.long(1.0)) for _ in range(2)]
+        # What a server has finished is gone with it, so the pictures are to wait.
+        await until_running(client, 2)
         pictures = {await client.queue(pool.picture(colour)): colour for colour in (0xCC0000, 0x00CC00)}
-        second = await client.queue(pool.long(1.0))
         third_comfyui.kill()
         await watch(client, screen, first, second, *pictures)
         assert screen.ended == dict.fromkeys((first, second, *pictures), "execution_success")
