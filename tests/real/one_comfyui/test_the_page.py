@@ -38,8 +38,14 @@ def browser() -> Iterator["Browser"]:
 
 @pytest.fixture(scope="module")
 def servers(third_comfyui: ComfyUI, comfyuis: tuple[ComfyUI, ...]) -> tuple[ComfyUI, ...]:
-    """The servers behind the address under test: three, or only the first when there is no proxy."""
-    return comfyuis[:1] if DIRECT else (*comfyuis, third_comfyui)
+    """The servers behind the address under test: three, or only the first when there is no proxy.
+
+    All are there: a proxy that starts before one of them leaves that one out until its next check.
+    """
+    found = comfyuis[:1] if DIRECT else (*comfyuis, third_comfyui)
+    for server in found:
+        server.wait()
+    return found
 
 
 @pytest.fixture(autouse=True)
