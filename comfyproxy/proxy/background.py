@@ -85,7 +85,7 @@ class Background:
         """Do nothing any more; no timer is left. What clients have asked for goes on."""
         self.follow(())
         for router, leaving in tuple(self._leaving.items()):
-            self._forget(leaving.balancer, router)
+            self._forget(router, leaving)
         self._keep_time()
 
     def _rules_of(self, balancer: Balancer) -> HeaderRules | None:
@@ -107,12 +107,19 @@ class Background:
             self._woken.pop(balancer).cancel()
         if router.in_hand:
             self._leaving[router] = _Leaving(balancer, self._proxy.reactor.seconds() + LEAVE, rules)
-            self._say_goodbye(balancer, router)
         else:
-            self._forget(balancer, router)
+            self._end(balancer, router)
+        self._say_goodbye(balancer, router)
 
-    def _forget(self, balancer: Balancer, router: WorkingRouter) -> None:
-        self._leaving.pop(router, None)
+    def _forget(self, router: WorkingRouter, leaving: _Leaving) -> None:
+        """Part with a router that has had its time to leave."""
+        del self._leaving[router]
+        self._end(leaving.balancer, router)
+        # The WebSockets of another router that has taken its place are to stay.
+        if leaving.balancer not in self._routers:
+            self._say_goodbye(leaving.balancer, router)
+
+    def _end(self, balancer: Balancer, router: WorkingRouter) -> None:
         for operation in tuple(self._proxy.operations):
             if operation.router is router:
                 operation.stop()
@@ -122,7 +129,6 @@ class Background:
                 name=balancer.pool.name,
                 count=router.in_hand,
             )
-        self._say_goodbye(balancer, router)
 
     def _say_goodbye(self, balancer: Balancer, router: WorkingRouter) -> None:
         if router.sessions:
@@ -164,7 +170,7 @@ class Background:
         if router.in_hand and now < leaving.until:
             self._begin(leaving.balancer, router, partial(router.settle, now), leaving.rules)
         else:
-            self._forget(leaving.balancer, router)
+            self._forget(router, leaving)
 
     def _begin(
         self,

@@ -197,6 +197,20 @@ def test_one_that_comes_back_meanwhile_does_its_work_again(working, holding):
     assert len(holding.asked) > count
 
 
+def test_one_that_leaves_takes_no_websockets_of_its_successor_with_it(working, monkeypatch):
+    former, said = working.balancer.router, []
+    monkeypatch.setattr(working.proxy.sessions, "forget", said.append)
+    former.in_hand = 1
+    former.sessions.append(Session())
+    working.balancer.router = Working()
+    working.proxy.background.follow([working.balancer])
+    assert said == [working.balancer]
+    former.in_hand = 0
+    working.advance(1)
+    working.balancer.router.in_hand = 1
+    assert (said, working.proxy.background.in_hand) == ([working.balancer], 1)
+
+
 def test_in_a_drain_nothing_new_begins(working):
     router = working.balancer.router
     working.advance(1)
