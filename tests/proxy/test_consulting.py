@@ -32,37 +32,6 @@ def rig_with(make_rig):
     return lambda decide, **settings: make_rig(ScriptedBackend(), router=Router(decide), **settings)
 
 
-def test_a_long_answer_goes_out_as_the_client_takes_it(rig_with):
-    body = b"x" * 3_000_000
-    rig = rig_with(lambda head, body_: Respond(200, body), log="json")
-    client = rig.client()
-    client.pause()
-    rig.ask(GET, client=client)
-    assert rig.logged == b""
-    assert len(client.transport.line.incoming.data) <= 300_000
-    client.resume()
-    rig.network.run()
-    assert client.received.endswith(b"\r\n\r\n" + body)
-    rig.advance(1)
-    assert b'"sent": 3000000' in rig.logged
-
-
-def test_who_has_done_the_work_is_in_the_log(rig_with):
-    rig = rig_with(None, log="routing")
-    rig.balancer.router.decide = lambda head, body: Respond(200, b"", backend=rig.pool.backends[0])
-    rig.ask(GET)
-    rig.advance(1)
-    assert rig.logged == b"[LoadBalancer] Routing request to http://10.0.0.1:8188 (0/1)\n"
-
-
-@pytest.mark.parametrize(("method", "status"), [(b"HEAD", 200), (b"GET", 204), (b"GET", 304)])
-def test_an_answer_without_a_body_has_none(rig_with, method, status):
-    rig = rig_with(lambda head, body: Respond(status, b"ok"))
-    client = rig.ask(GET.replace(b"GET", method))
-    assert client.received.endswith(b"\r\n\r\n")
-    assert (b"Content-Length: 2" in client.received) == (method == b"HEAD")
-
-
 def test_a_client_that_takes_a_long_answer_too_slowly_is_cut_off(rig_with):
     body = b"x" * 3_000_000
     limits, timeouts = Limits(min_rate=1000), Timeouts(idle=60)
