@@ -5,8 +5,8 @@
 - `exchange` knows the whole way of one request: `consulting` asks the router, `attempts` come by a server;
 - `connectors` lend connections, `dialing` makes them (`resolver`, `nameservers`, `tls`), `upstream` speaks to
   the server;
-- `relay` joins two connections for good: `tunnel` and `websockets` (`websocket_ends`, `outflow`) for
-  WebSockets, `tcp` for plain TCP.
+- `relay` joins two connections for good: `tcp` for plain TCP, `tunnel` for WebSockets that are passed on
+  unseen, `websockets` (`websocket_ends`, each a `websocket_end`, and `outflow`) for those that are read.
 
 `front` is what an exchange asks of the client's side, `proxy` what all connections share.
 

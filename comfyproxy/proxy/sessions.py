@@ -25,7 +25,8 @@ from comfyproxy.proxy.draining import STOPPING, Work
 from comfyproxy.proxy.outflow import Backlog
 from comfyproxy.proxy.relay import DRAIN_LIMIT, RelayEnd
 from comfyproxy.proxy.session_lines import Line, Opening
-from comfyproxy.proxy.websocket_ends import GOING_AWAY, ClientEnd
+from comfyproxy.proxy.websocket_end import GOING_AWAY
+from comfyproxy.proxy.websocket_ends import ClientEnd
 from comfyproxy.proxy.websockets import make_factories
 
 if TYPE_CHECKING:

@@ -32,7 +32,8 @@ from comfyproxy.proxy.exchange import Exchange
 from comfyproxy.proxy.outflow import Backlog, MessageKey
 from comfyproxy.proxy.relay import DRAIN_LIMIT, RelayEnd
 from comfyproxy.proxy.upstream import Upstream
-from comfyproxy.proxy.websocket_ends import GOING_AWAY, BackendEnd, ClientEnd, End, accept_deflate
+from comfyproxy.proxy.websocket_end import GOING_AWAY, End
+from comfyproxy.proxy.websocket_ends import BackendEnd, ClientEnd, accept_deflate
 
 MAX_MESSAGE = 128 * 1024 * 1024
 """Octets of one message; a larger one ends its connection with 1009. Twice what must pass (64 MiB)."""

@@ -33,7 +33,7 @@ from comfyproxy.proxy.draining import Work
 from comfyproxy.proxy.listeners import HTTPListener
 from comfyproxy.proxy.proxy import Proxy
 from comfyproxy.proxy.transports import with_eager_writes
-from comfyproxy.proxy.websocket_ends import CLOSE_TIMEOUT
+from comfyproxy.proxy.websocket_end import CLOSE_TIMEOUT
 from comfyproxy.proxy.websockets import Bridges
 from tests.proxy.websocket_peers import MIB, Backend, Client, Join, Message, frame, joining
 

@@ -17,7 +17,7 @@ from websockets.uri import parse_uri
 
 from comfyproxy.comfyui.router import RequestRouter
 from comfyproxy.core.config import Timeouts
-from comfyproxy.proxy.websocket_ends import CLOSE_TIMEOUT
+from comfyproxy.proxy.websocket_end import CLOSE_TIMEOUT
 from comfyproxy.proxy.websockets import Bridges
 from comfyproxy.testing import Rig
 from comfyproxy.testing.peers import Peer
