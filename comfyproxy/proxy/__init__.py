@@ -2,7 +2,8 @@
 
 - `listeners` accept (`accepting`, `gate`, `admission`: whom, and when), `proxyprotocol` reads who it is;
 - `downstream` reads the client, with `uploads` for bodies and `answering` for what is written back;
-- `exchange` knows the whole way of one request: `consulting` asks the router, `attempts` come by a server;
+- `exchange` knows the whole way of one request: `consulting` asks the router, `request_attempts` (and
+  `attempts`, of plain TCP too) come by a server;
 - `connectors` lend connections, `dialing` makes them (`resolver`, `nameservers`, `tls`), `upstream` speaks to
   the server;
 - `relay` joins two connections for good: `tcp` for plain TCP, `tunnel` for WebSockets that are passed on

@@ -22,8 +22,9 @@ from comfyproxy.core.balancing.routing import (
     Search,
 )
 from comfyproxy.core.http.answers import Answer, reason_of
-from comfyproxy.proxy.attempts import FAILURE, RequestAttempts
+from comfyproxy.proxy.attempts import FAILURE
 from comfyproxy.proxy.operations import FAILED, Running
+from comfyproxy.proxy.request_attempts import RequestAttempts
 
 SLICE = 64 * 1024
 """Octets of a long answer of our own that are written at once; more when the client has taken them."""
