@@ -1,7 +1,7 @@
 """A headless Chromium, and ComfyUI's own page in it, used as a person uses it."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -157,7 +157,7 @@ class ComfyUIPage(Tab):
 
         Between two prompts it is idle as well.
         """
-        code = "async id => id in await (await fetch(`/history/${id}`)).json()"
+        code = "async id => id in await (await fetch(`/api/history/${id}`)).json()"
         for prompt_id in prompt_ids:
             self.page.wait_for_function(code, arg=prompt_id, timeout=SHOWS_WITHIN)
         self._wait_for(f"!{_ACTIVE}")
@@ -169,8 +169,15 @@ class ComfyUIPage(Tab):
     def run(self) -> str:
         """Click on Run; returns the prompt id that the server gave."""
         button = self.page.get_by_test_id("queue-button").get_by_role("button", name="Run", exact=True).first
+        return self._queue(button.click)
+
+    def run_by_key(self) -> str:
+        """The same with the keys for it, which are those of every page."""
+        return self._queue(lambda: self.page.keyboard.press("Control+Enter"))
+
+    def _queue(self, act: Callable[[], None]) -> str:
         with self.page.expect_response("**/api/prompt", timeout=SHOWS_WITHIN) as queued:
-            button.click()
+            act()
         prompt_id: str = queued.value.json()["prompt_id"]
         return prompt_id
 
@@ -200,8 +207,12 @@ class ComfyUIPage(Tab):
 
     def see_in_queue_panel(self, file: dict[str, str]) -> None:
         """Wait until the open panel shows this picture."""
+        self.see_picture(file, "img.task-output-image")
+
+    def see_picture(self, file: dict[str, str], selector: str = "img") -> None:
+        """Wait until an element shows this picture."""
         named = f"[src*='filename={file['filename']}']{_in_subfolder(file['subfolder'])}"
-        self.page.locator(f"img.task-output-image{named}").wait_for(timeout=SHOWS_WITHIN)
+        self.page.locator(f"{selector}{named}").wait_for(timeout=SHOWS_WITHIN)
 
     def received(self, file: dict[str, str]) -> bytes:
         """The bytes with which the page drew this file."""

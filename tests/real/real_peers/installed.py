@@ -41,6 +41,11 @@ def why_no_api_clients() -> str | None:
     return None if _installed("api-clients") else f"no clients in {CACHE}: {HOW_TO_INSTALL}"
 
 
+def why_no_newest_frontend() -> str | None:
+    """The reason why the newest page cannot be served here, or None when it can."""
+    return None if _installed("frontend") else f"no page in {CACHE}: {HOW_TO_INSTALL}"
+
+
 def why_no_vite() -> str | None:
     """The reason why Vite cannot be started here, or None when it can."""
     if shutil.which("node") is None:
@@ -61,9 +66,14 @@ def why_no_haproxy() -> str | None:
 
 
 def frontend_static_folder() -> Path:
-    """The built page of ComfyUI's frontend, as its own package carries it."""
+    """The page that belongs to the installed ComfyUI, as its own package carries it."""
     [folder] = (CACHE / "comfyui-venv").glob("lib/python*/site-packages/comfyui_frontend_package/static")
     return folder
+
+
+def newest_frontend_static_folder() -> Path:
+    """The page as it is now, newer than the installed ComfyUI."""
+    return CACHE / "frontend" / "comfyui_frontend_package" / "static"
 
 
 def add_browser_driver_to_path() -> None:
