@@ -102,11 +102,12 @@ def test_a_workflow_run_with_the_button_shows_its_picture_and_a_reload_stays_on_
 
 
 def test_two_people_get_a_server_each_and_see_their_own_pictures(
-    browser: "Browser", url: str, pool: tuple[ComfyUI, ...], screenshots: Path
+    browser: "Browser", front: Front, pool: tuple[ComfyUI, ...], screenshots: Path
 ) -> None:
     """Both save `browser_...png`: pictures of one name and different colours, on different servers."""
     if len(pool) < 2:
         pytest.skip("needs two servers")
+    url = front(*(server.url for server in pool), options=("--placement", "client"))
     with (
         contextlib.contextmanager(started_page)(browser, url, screenshots) as one,
         contextlib.contextmanager(started_page)(browser, url, screenshots) as other,
