@@ -7,6 +7,7 @@ from comfyproxy.core.configuration.addresses import Address
 from comfyproxy.proxy.attempts import MOMENT
 from comfyproxy.testing import ScriptedBackend, Step
 from comfyproxy.testing.rig import OK
+from tests.routers import PlainRouter
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -62,19 +63,13 @@ def test_who_leaves_while_descriptors_are_short_leaves_nothing_behind(make_rig, 
 
 
 def test_who_cannot_go_on_when_there_is_room_does_no_harm_to_who_made_it(make_rig, flush_logged_errors):
-    class Failing:
-        drop = frozenset()
-        message_key = None
-
+    class Failing(PlainRouter):
         def route(self, head, body, now):
             return Default()
 
         def place(self, head, body, backend, now):
             if head.path == b"/fails":
                 raise ZeroDivisionError
-
-        def cookies(self, value):
-            return value
 
     given = [Address("http", "10.0.0.1", 8188, max_conns=1)]
     rig = make_rig(ScriptedBackend(), addresses=given, router=Failing())

@@ -2,9 +2,9 @@
 
 import pytest
 
-from comfyproxy.core.balancing.routing import Search
 from comfyproxy.testing import ScriptedBackend, Step
 from comfyproxy.testing.rig import OK
+from tests.routers import Searching
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 MISSING = b"HTTP/1.1 404 Not Found\r\nContent-Length: 7\r\n\r\nmissing"
@@ -12,22 +12,6 @@ MISSING = b"HTTP/1.1 404 Not Found\r\nContent-Length: 7\r\n\r\nmissing"
 
 def answering(*answers: bytes) -> ScriptedBackend:
     return ScriptedBackend([Step(send=answer) for answer in answers])
-
-
-class Searching:
-    """A router that has every request looked for."""
-
-    drop = frozenset()
-    message_key = None
-
-    def route(self, head, body, now):
-        return Search()
-
-    def place(self, head, body, backend, now):
-        return None
-
-    def cookies(self, value):
-        return value
 
 
 @pytest.mark.parametrize("method", [b"GET", b"HEAD"])

@@ -3,30 +3,14 @@
 import pytest
 
 from comfyproxy.core.balancing.backend import Outcome
-from comfyproxy.core.balancing.routing import Search
 from comfyproxy.core.config import Timeouts
 from comfyproxy.core.configuration.addresses import Address
 from comfyproxy.testing import ScriptedBackend, Step
 from comfyproxy.testing.rig import OK
+from tests.routers import Searching
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody"
-
-
-class Searching:
-    """Has every request looked for."""
-
-    drop = frozenset()
-    message_key = None
-
-    def route(self, head, body, now):
-        return Search()
-
-    def place(self, head, body, backend, now):
-        return None
-
-    def cookies(self, value):
-        return value
 
 
 @pytest.fixture
