@@ -107,7 +107,7 @@ def _traced(work: Work, setting: Setting, place: Place, seconds: float) -> Itera
         process.stop()
     yield f"{work.title}: {count} times, by cProfile, which itself takes most of this time (py-spy would not)"
     stats = pstats.Stats(str(output))
-    everything = stats.stats.items()  # type: ignore[attr-defined]
+    everything = stats.stats.items()  # type: ignore[attr-defined]  # The stubs lack it.
     entries = sorted((one for one in everything if 2 * one[1][1] >= count), key=lambda one: -one[1][2])
     yield f"{'us':>7} {'calls':>6}   its own"
     for (file, line, name), (_, calls, own, *_) in entries[:SHOWN]:

@@ -14,6 +14,7 @@ import json
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from heapq import heapify, heappop, heappush
 from itertools import count
 from pathlib import Path
@@ -104,7 +105,7 @@ class Simulation:
     def run(self) -> Result:
         """Let everything happen."""
         for task in self.scenario.tasks:
-            self._at(task.at, lambda task=task: self._submit(task))  # type: ignore[misc]
+            self._at(task.at, partial(self._submit, task))
         while self._events:
             self.now, _, event = heappop(self._events)
             event()
@@ -224,7 +225,7 @@ class Scheduled(Simulation):
             queue = self.gpus[move.source.index].queue
             queue[:] = [entry for entry in queue if entry[1] != move.prompt_id]
             heapify(queue)
-            self._at(self.now + MOVING, lambda move=move: self._arrive(move))  # type: ignore[misc]
+            self._at(self.now + MOVING, partial(self._arrive, move))
 
     def _arrive(self, move: Move) -> None:
         self.scheduler.moved(move)
