@@ -96,25 +96,20 @@ class RoundRobinResource(ReverseProxyResource):
         else:
             self.balancer = Balancer(servers, clock=self.reactor.seconds)
         timeouts = timeouts if timeouts is not None else Timeouts()
+        route = Route(
+            b"/",
+            self.balancer,
+            timeouts,
+            comfyui,
+            retries=retries,
+            retry_on=frozenset(retry_on),
+            rate_limits=_limiters(rate_limits),
+            request_rules=compile_rules(parse_rule(text, "request") for text in request_headers),
+            response_rules=compile_rules(parse_rule(text, "response") for text in response_headers),
+        )
         self.proxy = Proxy(
             with_eager_writes(self.reactor),
-            RouteTable(
-                [
-                    Route(
-                        b"/",
-                        self.balancer,
-                        timeouts,
-                        comfyui,
-                        retries=retries,
-                        retry_on=frozenset(retry_on),
-                        rate_limits=_limiters(rate_limits),
-                        request_rules=compile_rules(parse_rule(text, "request") for text in request_headers),
-                        response_rules=compile_rules(
-                            parse_rule(text, "response") for text in response_headers
-                        ),
-                    )
-                ]
-            ),
+            RouteTable([route]),
             limits=limits,
             timeouts=timeouts,
             log=log,
@@ -124,11 +119,14 @@ class RoundRobinResource(ReverseProxyResource):
             debug=debug,
         )
         self.proxy.background.follow((self.balancer,))
-        self._watch: HealthWatch | None = None
-        if health is not None or probe is not None:
-            rules = replace(health or HealthRules(), probed=probe is not None)
-            self._watch = HealthWatch(self.reactor, self.balancer, Slots(), self.proxy.close_idle)
-            self._watch.follow(rules, probe)
+        self._watch = self._watch_health(health, probe)
+
+    def _watch_health(self, health: HealthRules | None, probe: ProbePlan | None) -> HealthWatch | None:
+        if health is None and probe is None:
+            return None
+        watch = HealthWatch(self.reactor, self.balancer, Slots(), self.proxy.close_idle)
+        watch.follow(replace(health or HealthRules(), probed=probe is not None), probe)
+        return watch
 
     def render(self, request: Any) -> int:
         """Relay ``request``, whatever its method."""
