@@ -1,6 +1,7 @@
 """Servers that are one ComfyUI, when they fail: no prompt is lost, and each client hears of each end once."""
 
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -124,11 +125,14 @@ def test_a_restarted_server_gets_work_again_and_its_old_prompts_go_on(
         assert_all_told(everybody)
         assert_none_ran_twice(journal, everybody)
         lines = journal.read_text().count(f"{victim.name} ")
-        for page in everybody:
-            for _ in range(3):
-                page.submit(0.2)
-        assert_all_told(everybody)
-        assert journal.read_text().count(f"{victim.name} ") > lines, "the restarted server stays idle"
+        # It is tried again within a second or two; on a fast machine the others have done all this by then.
+        deadline = time.monotonic() + PATIENCE
+        while journal.read_text().count(f"{victim.name} ") <= lines:
+            assert time.monotonic() < deadline, "the restarted server stays idle"
+            for page in everybody:
+                for _ in range(3):
+                    page.submit(0.2)
+            assert_all_told(everybody)
 
 
 def test_a_server_that_hangs_keeps_nobody_waiting(proxy: Daemon, gpus: list[NamedServer]) -> None:
