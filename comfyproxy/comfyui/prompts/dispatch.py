@@ -114,6 +114,11 @@ class Dispatch:
         usable = [backend for backend in usable if not self.server(backend).may_be_down] or usable
         return [backend for backend in usable if not backend.address.backup] or usable
 
+    def unchecked(self) -> list[Backend]:
+        """The servers of which nothing is known yet: any of them may have what no candidate has."""
+        ready = [backend for backend in self.pool.backends if backend.admin is AdminState.READY]
+        return [one for one in ready if not (one.health.known or self.server(one).may_be_down)]
+
     def answering(self) -> list[Backend]:
         """The servers that are worth asking for what they have."""
         return [

@@ -55,20 +55,35 @@ def submit(dispatch: Dispatch, head: RequestHead, body: bytes, document: Documen
         return Refuse(503, "No server can take a prompt at the moment.")
     if submission is None:
         return _at_home(dispatch, caller, candidates)
-    able, lacks = yield from dispatch.catalogs.sort_out(candidates, submission.graph, dispatch.now)
-    known = dispatch.ledger.get(submission.prompt_id) if submission.prompt_id else None
-    if known is not None:
-        # ComfyUI takes the same id twice. Both belong where the first one is.
-        return Pin(known.backend, strict=True)
-    if able:
-        return (yield from _place(dispatch, submission, _nearest_first(dispatch, caller, able)))
+    answer: Decision | None = None
+    lacks: dict[Backend, Sequence[Lack]] = {}
+    while candidates:
+        able, lacking = yield from dispatch.catalogs.sort_out(candidates, submission.graph, dispatch.now)
+        lacks |= lacking
+        known = dispatch.ledger.get(submission.prompt_id) if submission.prompt_id else None
+        if known is not None:
+            # ComfyUI takes the same id twice. Both belong where the first one is.
+            return Pin(known.backend, strict=True)
+        if able:
+            decision = yield from _place(dispatch, submission, _nearest_first(dispatch, caller, able))
+            if not (isinstance(decision, Refuse) or _is_bad_request(decision)):
+                return decision
+            answer = decision if answer is None or isinstance(answer, Refuse) else answer
+        # Right after a start some are known to work, and others that have what those lack are not yet.
+        candidates = [one for one in (*dispatch.candidates(), *dispatch.unchecked()) if one not in lacks]
+    if answer is not None:
+        return answer
     closest = _closest(lacks)
     if closest:
         decision = yield from _place(dispatch, submission, closest)
-        if not isinstance(decision, Respond) or decision.status != 400:
+        if not _is_bad_request(decision):
             return decision
     named = {f"server {name_of(backend)}": missing for backend, missing in lacks.items()}
     return Respond(400, refusal(named, submission.graph))
+
+
+def _is_bad_request(decision: Decision) -> bool:
+    return isinstance(decision, Respond) and decision.status == 400
 
 
 def _closest(lacks: Mapping[Backend, Sequence[Lack]]) -> list[Backend]:

@@ -10,6 +10,7 @@ import pytest
 from comfyproxy.comfyui.identity import fingerprint_in
 from comfyproxy.comfyui.prompts.submission import read_submission
 from comfyproxy.core.balancing.backend import AdminState
+from comfyproxy.core.balancing.pool import HealthRules
 from comfyproxy.core.balancing.routing import Pin, Refuse
 from tests.comfyui.prompts.rig import make_head
 
@@ -299,3 +300,55 @@ def test_a_server_that_nobody_has_spoken_to_yet_may_be_the_one_that_can(
     rig.connect(rig.dispatch.observer, first.backend)
     first.statuses["POST", "/prompt"] = 400
     assert rig.holder(rig.submit(seconds(20))) is second
+
+
+@pytest.fixture
+def checked_rig(make_rig: MakeRig) -> Any:
+    """A pool of two whose first server has been seen at work, and whose second nobody has checked yet."""
+    rig = make_rig(2)
+    rig.pool.follow(HealthRules(probed=True), rig.clock.seconds())
+    for server in rig.servers:
+        rig.admit(server, AdminState.MAINT)
+        rig.admit(server, AdminState.READY)
+    rig.pool.observed(rig.servers[0].backend, True, rig.clock.seconds())
+    assert not rig.servers[1].backend.usable
+    return rig
+
+
+@pytest.mark.parametrize("says", ["400 to the prompt", "what it has"])
+def test_a_server_that_was_not_checked_yet_may_have_what_no_other_has(
+    checked_rig: Any, seconds: Prompt, says: str
+) -> None:
+    lacking, able = checked_rig.servers
+    if says == "what it has":
+        lacking.statuses["GET", "/object_info"] = 200
+    lacking.statuses["POST", "/prompt"] = 400
+    if says == "what it has":
+        checked_rig.run(checked_rig.dispatch.catalogs.fetch([lacking.backend], checked_rig.clock.seconds()))
+    assert checked_rig.holder(checked_rig.submit(seconds(20))) is able
+
+
+def test_a_server_that_was_not_checked_yet_is_tried_where_no_other_can_be_reached(
+    checked_rig: Any, seconds: Prompt
+) -> None:
+    gone, able = checked_rig.servers
+    gone.is_down = True
+    assert checked_rig.holder(checked_rig.submit(seconds(20))) is able
+
+
+def test_a_refusal_counts_where_a_server_that_was_not_checked_yet_is_not_there(
+    checked_rig: Any, seconds: Prompt
+) -> None:
+    lacking, gone = checked_rig.servers
+    lacking.statuses["POST", "/prompt"] = 400
+    gone.is_down = True
+    assert checked_rig.ask("POST", "/prompt", {"prompt": seconds(4)}) == (400, {})
+
+
+def test_a_server_that_does_its_work_is_preferred_to_one_that_was_not_checked_yet(
+    checked_rig: Any, seconds: Prompt
+) -> None:
+    known, unchecked = checked_rig.servers
+    for seed in range(3):
+        checked_rig.submit(seconds(4, seed))
+    assert (len(known.posts()), len(unchecked.posts())) == (3, 0)
