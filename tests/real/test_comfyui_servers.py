@@ -12,7 +12,7 @@ from real_peers.comfyui import (
     port_of,
     run_picture,
     script_client,
-    start_long_job,
+    start_endless_job,
 )
 from real_peers.processes import free_port
 from real_peers.proxy import StartProxy
@@ -48,11 +48,12 @@ async def test_a_client_of_a_server_that_is_taken_out_works_on_until_it_leaves(
     servers.write_text(comfyuis[0].url)
     balancer = proxy("--file", servers)
     async with script_client(balancer.url) as client:
-        prompt_id = await start_long_job(client)
+        prompt_id = await start_endless_job(client)
         servers.write_text(comfyuis[1].url)
         balancer.reload()
         await asyncio.to_thread(balancer.process.wait_for_log, comfyuis[1].url)
-        events = await client.events_of(prompt_id)
+        with comfyuis[0].released():
+            events = await client.events_of(prompt_id)
         assert "execution_success" in [event["type"] for event in events]
         await run_picture(client, 0, unique("still-there"))
 
@@ -68,7 +69,7 @@ async def test_the_clients_of_a_server_that_dies_go_on_with_another_until_it_is_
     dies, survives = comfyuis
     balancer = proxy("--placement", "client", "--url", f"{dies.url},{survives.url}")
     async with script_client(balancer.url) as client:
-        await start_long_job(client)
+        await start_endless_job(client)
         dies.kill()
         with pytest.raises(AssertionError, match="the WebSocket ended"):
             await client.events_until("execution_success")
@@ -86,4 +87,6 @@ async def test_the_clients_of_a_server_that_dies_go_on_with_another_until_it_is_
         answers = [requests.get(f"{balancer.url}/system_stats", timeout=10).json() for _ in range(4)]
         return {port_of(answer) for answer in answers} == {dies.port, survives.port}
 
-    await asyncio.to_thread(balancer.process.wait_until, strangers_get_either, "work for the one that is back")
+    await asyncio.to_thread(
+        balancer.process.wait_until, strangers_get_either, "work for the one that is back"
+    )

@@ -8,7 +8,7 @@ import pytest
 from real_peers.comfyui import output_images, script_client
 from real_peers.pools import Pool
 from real_peers.proxy import Proxy, StartProxy
-from real_peers.screen import Screen, start, until_running, watch
+from real_peers.screen import Screen, start, until_running, until_shown, watch
 from real_peers.simulated import SimulatedServer
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(60)]
@@ -40,9 +40,7 @@ async def test_a_proxy_that_starts_again_finds_its_prompts_and_tells_their_clien
         queue = await client.get("/queue")
         known = {row[1] for row in queue["queue_running"] + queue["queue_pending"]}
         assert known | (await client.get("/history")).keys() >= {first, *others}
-        screen.active = None
-        while screen.active != first:
-            screen.see(await client.next_event())
+        await until_shown(client, screen, first)
         await client.post("/interrupt", {"prompt_id": first})
         await watch(client, screen, first)
         history = await client.histories(others)
@@ -62,7 +60,7 @@ async def test_either_of_two_proxies_answers_for_the_prompts_of_the_other(
         script_client(other.url, keeps_cookies=False) as answers,
     ):
         screen = Screen()
-        first = await start(asks, screen, pool.long(2.0))
+        first = await start(asks, screen, pool.endless())
         prompts = [first] + [await asks.queue(pool.endless()) for _ in range(3)]
         running, waiting = await until_running(answers, 2)
         assert running | waiting == set(prompts)
@@ -70,7 +68,9 @@ async def test_either_of_two_proxies_answers_for_the_prompts_of_the_other(
         await answers.post("/queue", {"delete": [*waiting]})
         [stopped] = running - {first}
         await answers.post("/interrupt", {"prompt_id": stopped})
-        await watch(asks, screen, *running)
+        await watch(asks, screen, stopped)
+        with pool.released():
+            await watch(asks, screen, first)
         assert screen.ended == {first: "execution_success", stopped: "execution_interrupted"}
         [image] = output_images(await answers.history(first))
         pool.check(first, 0, await answers.view(image))
@@ -82,9 +82,11 @@ async def test_a_client_that_comes_back_through_the_other_proxy_gets_the_rest_of
     one, other = proxy(*arguments), proxy(*arguments)
     pool, client_id, screen = Pool(one.url, servers), uuid.uuid4().hex, Screen()
     async with script_client(one.url, client_id=client_id, keeps_cookies=False) as client:
-        prompt_id = await start(client, screen, pool.long(2.0))
+        prompt_id = await start(client, screen, pool.endless())
     async with script_client(other.url, client_id=client_id, keeps_cookies=False) as client:
-        await watch(client, screen, prompt_id)
+        await until_shown(client, screen, prompt_id)
+        with pool.released():
+            await watch(client, screen, prompt_id)
         another = await client.queue(pool.long(0.3))
         await watch(client, screen, another)
         assert screen.ended == {prompt_id: "execution_success", another: "execution_success"}
@@ -101,7 +103,8 @@ async def test_clients_of_two_proxies_share_the_servers(
     pool = Pool(one.url, servers)
     async with script_client(one.url) as mine, script_client(other.url) as theirs:
         screens = Screen(), Screen()
-        first = await start(mine, screens[0], pool.long(1.0))
-        second = await start(theirs, screens[1], pool.long(1.0))
-        await asyncio.gather(watch(mine, screens[0], first), watch(theirs, screens[1], second))
+        first = await start(mine, screens[0], pool.endless())
+        second = await start(theirs, screens[1], pool.endless())
+        with pool.released():
+            await asyncio.gather(watch(mine, screens[0], first), watch(theirs, screens[1], second))
         assert pool.owner(first) is not pool.owner(second), "one waited while a server had nothing to do"

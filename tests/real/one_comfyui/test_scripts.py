@@ -16,7 +16,7 @@ import aiohttp
 import pytest
 import requests
 import websockets.sync.client
-from real_peers.comfyui import output_images, script_client
+from real_peers.comfyui import began, output_images, script_client
 from real_peers.pools import Pool
 from real_peers.proxy import DIRECT, websocket_url
 from real_peers.screen import Screen, start, until_running, watch
@@ -178,33 +178,32 @@ async def test_clearing_the_queue_leaves_the_prompts_of_others(pool: Pool) -> No
 async def test_what_is_put_in_front_runs_before_what_waits(pool: Pool) -> None:
     async with script_client(pool.url, keeps_cookies=False) as client:
         screen = Screen()
-        running = [await start(client, screen, pool.long(0.5))]
-        running += [await client.queue(pool.long(0.5)) for _ in range(2 * len(pool.servers) - 1)]
-        last = await client.queue(pool.long(0.5))
-        first = await client.queue(pool.long(0.5), front=True)
-        await watch(client, screen, *running, first, last)
-        assert set(screen.ended.values()) == {"execution_success"}
+        running = [await start(client, screen, pool.endless())]
+        running += [await client.queue(pool.endless()) for _ in pool.servers[1:]]
+        await until_running(client, len(running))
+        last = await client.queue(pool.long(0.3))
+        first = await client.queue(pool.long(0.3), front=True)
+        await client.post("/interrupt", {"prompt_id": running[0]})
+        await watch(client, screen, first, last)
+        with pool.released():
+            await watch(client, screen, *running)
+        assert screen.ended[first] == screen.ended[last] == "execution_success"
         history = await client.get("/history")
         assert began(history[first]) < began(history[last])
-
-
-def began(record: dict[str, Any]) -> int:
-    """When a prompt of the history started, in milliseconds."""
-    stamp: int = dict(record["status"]["messages"])["execution_start"]["timestamp"]
-    return stamp
 
 
 async def test_a_client_that_comes_back_during_its_job_gets_the_rest_of_its_events(pool: Pool) -> None:
     client_id = uuid.uuid4().hex
     screen = Screen()
     async with script_client(pool.url, client_id=client_id, keeps_cookies=False) as client:
-        prompt_id = await start(client, screen, pool.long(2.0))
+        prompt_id = await start(client, screen, pool.endless())
     async with script_client(pool.url, client_id=client_id, keeps_cookies=False) as client:
         at_once = await client.events_until("executing")
         assert at_once[-1]["data"]["node"], "the node of the job that runs"
         for event in at_once:
             screen.see(event)
-        await watch(client, screen, prompt_id)
+        with pool.released():
+            await watch(client, screen, prompt_id)
         assert screen.ended == {prompt_id: "execution_success"}
         assert output_images(await client.history(prompt_id))
 

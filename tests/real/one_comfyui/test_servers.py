@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 import pytest
 import requests
-from real_peers.comfyui import ComfyUI, output_images, script_client
+from real_peers.comfyui import ComfyUI, began, output_images, script_client
 from real_peers.pools import Pool, Server
 from real_peers.proxy import StartProxy
 from real_peers.screen import Screen, start, until_running, watch
@@ -55,11 +55,12 @@ async def test_what_ran_on_a_server_that_dies_runs_again_elsewhere_if_asked_for(
     pool = pool_of(proxy, simulated, "--requeue")
     async with script_client(pool.url, keeps_cookies=False) as client:
         screen = Screen()
-        prompts = [await start(client, screen, pool.long(1.0))]
-        prompts += [await client.queue(pool.long(1.0)) for _ in range(5)]
+        prompts = [await start(client, screen, pool.endless())]
+        prompts += [await client.queue(pool.endless()) for _ in range(5)]
         victim = runs_on(prompts[0], simulated)
         victim.kill()
-        await watch(client, screen, *prompts)
+        with pool.released():
+            await watch(client, screen, *prompts)
         assert screen.ended == dict.fromkeys(prompts, "execution_success")
         history = await client.get("/history")
         for prompt_id in prompts:
@@ -73,15 +74,16 @@ async def test_what_ran_on_a_server_that_dies_ends_with_an_error_that_names_it(
     pool = pool_of(proxy, simulated)
     async with script_client(pool.url, keeps_cookies=False) as client:
         screen, errors = Screen(), []
-        lost = await start(client, screen, pool.long(1.0))
-        others = [await client.queue(pool.long(1.0)) for _ in range(5)]
+        lost = await start(client, screen, pool.endless())
+        others = [await client.queue(pool.endless()) for _ in range(5)]
         victim = runs_on(lost, simulated)
         victim.kill()
-        while not {lost, *others} <= set(screen.idle):
-            event = await client.next_event()
-            screen.see(event)
-            if event["type"] == "execution_error":
-                errors.append(event["data"])
+        with pool.released():
+            while not {lost, *others} <= set(screen.idle):
+                event = await client.next_event()
+                screen.see(event)
+                if event["type"] == "execution_error":
+                    errors.append(event["data"])
         assert screen.ended == {lost: "execution_error"} | dict.fromkeys(others, "execution_success")
         [error] = errors
         assert error["prompt_id"] == lost
@@ -147,9 +149,11 @@ async def test_one_prompt_of_another_client_does_not_wait_for_all_of_a_large_bat
     pool = pool_of(proxy, simulated[:2])
     async with script_client(pool.url) as greedy, script_client(pool.url) as modest:
         batch = [await greedy.queue(pool.long(0.2)) for _ in range(16)]
-        await modest.events_of(await modest.queue(pool.long(0.2)))
-        done = [one for one in batch if one in await modest.get("/history")]
-        assert len(done) <= 8, f"{len(done)} of 16 went before it"
+        single = await modest.queue(pool.long(0.2))
+        await modest.events_of(single)
+        history = await modest.get("/history")
+        before = [one for one in batch if one in history and began(history[one]) < began(history[single])]
+        assert len(before) <= 8, f"{len(before)} of 16 went before it"
         await greedy.post("/queue", {"clear": True})
         assert (await greedy.get("/api/jobs?status=pending"))["jobs"] == []
         for job in (await greedy.get("/api/jobs?status=in_progress"))["jobs"]:
@@ -184,12 +188,13 @@ async def test_a_real_comfyui_that_dies_takes_no_prompt_with_it(
     pool = Pool(balancer.url, servers, singles)
     async with script_client(pool.url, keeps_cookies=False) as client:
         screen = Screen()
-        first, second = [await client.queue(pool.long(1.0)) for _ in range(2)]
+        first, second = [await client.queue(pool.endless()) for _ in range(2)]
         # What a server has finished is gone with it, so the pictures are to wait.
         await until_running(client, 2)
         pictures = {await client.queue(pool.picture(colour)): colour for colour in (0xCC0000, 0x00CC00)}
         third_comfyui.kill()
-        await watch(client, screen, first, second, *pictures)
+        with pool.released():
+            await watch(client, screen, first, second, *pictures)
         assert screen.ended == dict.fromkeys((first, second, *pictures), "execution_success")
         for prompt_id, colour in pictures.items():
             [image] = output_images(await client.history(prompt_id))

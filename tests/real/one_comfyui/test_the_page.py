@@ -1,7 +1,7 @@
 """ComfyUI's own page in a headless Chromium, before a pool that it takes for one ComfyUI."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,9 @@ from real_peers import installed
 from real_peers.browser import ComfyUIPage, chromium
 from real_peers.comfyui import ComfyUI, output_images
 from real_peers.png import first_pixel, plain_png
+from real_peers.pools import released
 from real_peers.proxy import DIRECT, Front, StartProxy
-from real_peers.workflows import drawn, preview_of_upload, unique, waiting_picture
+from real_peers.workflows import ENDLESS, drawn, preview_of_upload, unique, waiting_picture
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -22,9 +23,6 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(150)]
 BLUE = 0x0000FF
 
 RAINBOW = (0xD62728, 0xFF7F0E, 0xF2C80F, 0x2CA02C, 0x17BECF, 0x1F77B4, 0x9467BD, 0xE377C2)
-
-ENDLESS = 50.0
-"""Seconds: until it is interrupted or `released`."""
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +50,8 @@ def servers(third_comfyui: ComfyUI, comfyuis: tuple[ComfyUI, ...]) -> tuple[Comf
 def all_there(servers: tuple[ComfyUI, ...]) -> None:
     """Servers that are there, whichever a test before has killed."""
     for server in servers:
+        if not server.process.running:
+            server.start_again()
         server.wait()
 
 
@@ -100,9 +100,7 @@ def open_job(page: ComfyUIPage, seconds: float, colour: int = BLUE) -> None:
 
 def release(page: ComfyUIPage, servers: Sequence[ComfyUI], *prompts: str) -> None:
     """Let the prompts on these servers come to their ends, and wait until the page knows of them."""
-    with ExitStack() as stack:
-        for server in servers:
-            stack.enter_context(server.released())
+    with released(servers):
         page.wait_until_ended(*prompts)
 
 

@@ -7,8 +7,8 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ import requests
 import yarl
 
 from real_peers.installed import COMFYUI_MAIN, COMFYUI_PYTHON
-from real_peers.processes import ServerProcess, ServerProcesses, free_port
-from real_peers.workflows import Workflow, many_large_pictures, picture, unique
+from real_peers.processes import ServerProcess, ServerProcesses, free_port, present
+from real_peers.workflows import ENDLESS, Workflow, picture, unique, waiting_picture
 
 TORCH_STAND_INS = Path(__file__).resolve().parents[1] / "torch_stand_ins"
 WAITING_NODE = Path(__file__).with_name("waiting_node.py")
@@ -70,12 +70,9 @@ class ComfyUI:
         self._processes.stop(self.process)
         self.process = self._start()
 
-    @contextmanager
-    def released(self) -> Iterator[None]:
+    def released(self) -> AbstractContextManager[None]:
         """End the waiting of its jobs (waiting_node.py), those that run and those that come."""
-        (self.directory / "released").touch()
-        yield
-        (self.directory / "released").unlink()
+        return present(self.directory / "released")
 
     def history(self, prompt_id: str) -> dict[str, Any]:
         """Its own record of a finished prompt, asked of it directly; empty when it did not run here."""
@@ -207,9 +204,10 @@ class ScriptClient:
             return await response.read()
 
 
-async def start_long_job(client: ScriptClient) -> str:
-    """Queue a job of several seconds and wait until one of its nodes is executing; returns its prompt id."""
-    prompt_id = await client.queue(many_large_pictures(prefix=unique("long")))
+async def start_endless_job(client: ScriptClient) -> str:
+    """Queue a job that runs until it is interrupted or `released`, and wait until one of its nodes is
+    executing; returns its prompt id."""
+    prompt_id = await client.queue(waiting_picture(0, prefix=unique("long"), seconds=ENDLESS))
     await client.events_until("execution_start", prompt_id=prompt_id)
     await client.events_until("executing")
     return prompt_id
@@ -246,6 +244,12 @@ async def script_client(
 def output_images(record: dict[str, Any]) -> list[dict[str, str]]:
     """The images that a history record lists, in the order of its nodes."""
     return [image for output in record["outputs"].values() for image in output.get("images", [])]
+
+
+def began(record: dict[str, Any]) -> int:
+    """When a prompt of the history started, in milliseconds."""
+    stamp: int = dict(record["status"]["messages"])["execution_start"]["timestamp"]
+    return stamp
 
 
 def owner_of(prompt_id: str, servers: tuple[ComfyUI, ...]) -> ComfyUI:

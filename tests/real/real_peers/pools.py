@@ -1,13 +1,14 @@
 """A pool of ComfyUI servers, real or simulated, behind the address under test."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from random import randrange
 from typing import Any, Protocol
 
 from comfyproxy.demo.picture import text_of
-from real_peers.workflows import Workflow, picture, sampled_picture, waiting_picture
+from real_peers.workflows import ENDLESS, Workflow, picture, sampled_picture, waiting_picture
 
 PREFIX = "one"
 """The file name prefix of every `Pool.picture`: on each server they begin with `one_00001_.png`."""
@@ -25,7 +26,18 @@ class Server(Protocol):
 
     def restart(self) -> None: ...
 
+    def released(self) -> AbstractContextManager[None]: ...
+
     def history(self, prompt_id: str) -> dict[str, Any]: ...
+
+
+@contextmanager
+def released(servers: Iterable[Server]) -> Iterator[None]:
+    """End the waiting of all jobs of these servers, those that run and those that come."""
+    with ExitStack() as stack:
+        for server in servers:
+            stack.enter_context(server.released())
+        yield
 
 
 _MARK = re.compile(r"server-[0-9a-f]{12}/?")
@@ -66,8 +78,12 @@ class Pool:
         return waiting_picture(0, prefix="long", seconds=seconds, previews=previews)
 
     def endless(self) -> Workflow:
-        """A workflow that runs until it is interrupted, or its server ended."""
-        return self.long(50.0)
+        """A workflow that runs until it is interrupted or `released`, or its server ended."""
+        return self.long(ENDLESS)
+
+    def released(self) -> AbstractContextManager[None]:
+        """End the waiting of all jobs, those that run and those that come."""
+        return released(self.servers)
 
     def check(self, prompt_id: str, colour: int, received: bytes) -> None:
         """Fail unless ``received`` is what a single ComfyUI makes of `picture`, by this prompt."""

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 POLL = 0.05
@@ -147,6 +147,16 @@ def accepts_connections(host: str, port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+@contextlib.contextmanager
+def present(file: Path) -> Iterator[None]:
+    """There is such a file for a while: a sign for a process that looks for it."""
+    file.touch()
+    try:
+        yield
+    finally:
+        file.unlink()
 
 
 def free_port() -> int:

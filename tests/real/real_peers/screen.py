@@ -70,6 +70,13 @@ async def start(client: ScriptClient, screen: Screen, workflow: Workflow) -> str
     return prompt_id
 
 
+async def until_shown(client: ScriptClient, screen: Screen, prompt_id: str) -> None:
+    """Read the events of a new WebSocket until it shows this job, which began before."""
+    screen.active = None
+    while screen.active != prompt_id:
+        screen.see(await client.next_event())
+
+
 class Queue(NamedTuple):
     """The prompts that run and those that wait, by their ids."""
 

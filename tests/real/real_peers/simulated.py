@@ -1,12 +1,13 @@
 """The project's own simulated ComfyUI as a process of its own, which can be killed."""
 
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import requests
 
-from real_peers.processes import ServerProcess, ServerProcesses, free_port
+from real_peers.processes import ServerProcess, ServerProcesses, free_port, present
 
 APP = Path(__file__).with_name("simulated_app.py")
 
@@ -21,6 +22,8 @@ class SimulatedServer:
         """Start it; ``options`` are those of simulated_app.py. `wait` tells when it can be used."""
         self.name = name
         self.port = free_port()
+        self.directory = processes.logs / f"{name}-{self.port}"
+        self.directory.mkdir()
         self._processes = processes
         self._options = options
         self.process = self._start()
@@ -44,6 +47,10 @@ class SimulatedServer:
         self.process = self._start()
         self.wait()
 
+    def released(self) -> AbstractContextManager[None]:
+        """End the waiting of its jobs, those that run and those that come."""
+        return present(self.directory / "released")
+
     def history(self, prompt_id: str) -> dict[str, Any]:
         """Its own record of a finished prompt, asked of it directly; empty when it did not run here."""
         answer: dict[str, Any] = requests.get(f"{self.url}/history/{prompt_id}", timeout=10).json()
@@ -51,4 +58,4 @@ class SimulatedServer:
 
     def _start(self) -> ServerProcess:
         command = [sys.executable, APP, str(self.port), self.name, *self._options]
-        return self._processes.start(self.name, command)
+        return self._processes.start(self.name, command, cwd=self.directory)

@@ -46,8 +46,9 @@ class WaitAndDraw:
         progress, begun = comfy.utils.ProgressBar(steps), time.monotonic()
         for step in range(1, steps + 1):
             comfy.model_management.throw_exception_if_processing_interrupted()
-            if not os.path.exists("released"):
-                time.sleep(max(0.0, begun + seconds * step / steps - time.monotonic()))
+            if os.path.exists("released"):
+                break
+            time.sleep(max(0.0, begun + seconds * step / steps - time.monotonic()))
             progress.update_absolute(step, steps, preview)
         return (torch.tensor(rgb, dtype=torch.float32).div(255).expand(1, 64, 64, 3),)
 

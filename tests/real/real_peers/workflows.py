@@ -6,6 +6,9 @@ from typing import Any
 
 Workflow = dict[str, dict[str, Any]]
 
+ENDLESS = 50.0
+"""Seconds: as good as for ever, so that what a test does meanwhile may take its time."""
+
 
 def unique(prefix: str) -> str:
     """A file name prefix that no other test and no earlier run of this one has used."""
@@ -49,20 +52,6 @@ def waiting_picture(colour: int, *, prefix: str, seconds: float, previews: bool 
         },
         "save": {"class_type": "SaveImage", "inputs": {"images": ["make", 0], "filename_prefix": prefix}},
     }
-
-
-def many_large_pictures(*, prefix: str, count: int = 12, size: int = 1536) -> Workflow:
-    """Several seconds of work in short steps, so that it can be interrupted between two."""
-    workflow: Workflow = {}
-    for number in range(count):
-        colour = 0x010101 * number
-        for step, node in picture(colour, prefix=f"{prefix}_{number}", size=size).items():
-            inputs = {
-                name: [f"make{number}", 0] if name == "images" else value
-                for name, value in node["inputs"].items()
-            }
-            workflow[f"{step}{number}"] = {**node, "inputs": inputs}
-    return workflow
 
 
 WIDGETS: dict[str, Sequence[str]] = {
