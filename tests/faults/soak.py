@@ -110,6 +110,7 @@ def run(directory: Path, seconds: float, luck: random.Random) -> Soak:
         soak.prompts = PromptSoak(directory, gpus, luck)
         running.callback(soak.prompts.daemon.kill)
         fill_caches(daemon)
+        fill_caches_of_one_comfyui(soak.prompts.daemon)
         ended = threading.Event()
         with ExitStack() as clients:
             for name, one in all_loads(daemon.port, tcp.port).items():
@@ -227,8 +228,21 @@ def fill_caches(daemon: Daemon) -> None:
     for target in ("/plain/", "/system_stats"):
         with closing(HTTPConnection("127.0.0.1", daemon.port, timeout=15)) as client:
             for number in range(MORE_HEADS):
-                client.request("GET", f"{target}?{number}", headers={"X-Number": str(number)})
-                client.getresponse().read()
+                ask(client, "GET", target, number)
+
+
+def fill_caches_of_one_comfyui(daemon: Daemon) -> None:
+    """The same where servers are one, which make most answers themselves: a file of many lengths."""
+    with closing(HTTPConnection("127.0.0.1", daemon.port, timeout=15)) as client:
+        for number in range(MORE_HEADS):
+            ask(client, "POST", "/userdata/length", number, b"." * number)
+            ask(client, "GET", "/userdata/length", number)
+
+
+def ask(client: HTTPConnection, method: str, target: str, number: int, body: bytes | None = None) -> None:
+    """One request, whose head is another for each number."""
+    client.request(method, f"{target}?{number}", body, {"X-Number": str(number)})
+    client.getresponse().read()
 
 
 def leave_early(port: int, soak: Soak, ended: threading.Event) -> None:

@@ -128,7 +128,8 @@ class Page:
 
     def _be_connected(self) -> None:
         url = f"ws://127.0.0.1:{self.port}/ws?clientId={self.client_id}"
-        with connect(url, max_size=None, ping_interval=None, close_timeout=1) as socket:
+        # With a bound for what waits to be taken, nothing more is read while it says goodbye.
+        with connect(url, max_size=None, max_queue=None, ping_interval=None, close_timeout=1) as socket:
             socket.send(FLAGS)
             self._leaves.clear()
             while not (self._ended.is_set() or self._leaves.is_set()):
