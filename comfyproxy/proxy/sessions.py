@@ -195,6 +195,7 @@ class Joined:
         self.balancer = exchange.route.balancer
         self._end = ClientEnd(min(MAX_FROM_CLIENT, sessions.proxy.limits.message))
         self._exchange = exchange
+        self._is_there = True
         self._session = session
         self._sessions = sessions
 
@@ -228,8 +229,10 @@ class Joined:
         self._end.deliver(payload, is_binary, key)
 
     def close(self, code: int | None, reason: bytes | None = None) -> None:
-        """Say goodbye to the client, or answer its own."""
+        """Say goodbye to the client, or answer its own. Nothing more can be said to it, so it is gone now,
+        though its connection is not: what comes in between is for who comes back."""
         self._end.close(code, reason)
+        self._leave()
 
     def deliver(self, payload: bytes, is_binary: bool) -> None:
         """The client sent a message."""
@@ -255,5 +258,10 @@ class Joined:
         """The client's connection is gone."""
         self._end.connectionLost(reason)
         self._sessions.left(self)
-        self._sessions.tell(self._session.detach, self, self._now)
+        self._leave()
         self._exchange.closed()
+
+    def _leave(self) -> None:
+        if self._is_there:
+            self._is_there = False
+            self._sessions.tell(self._session.detach, self, self._now)

@@ -80,6 +80,25 @@ def test_a_client_that_vanishes_is_noticed(make):
     assert one.session.clients == []
 
 
+@pytest.mark.parametrize("leaves", ["says goodbye", "sends no more", "breaks the rules"])
+def test_a_client_that_leaves_is_gone_before_anything_else_is_heard(make, leaves):
+    """What comes in the same turn of the reactor is for who comes back."""
+    one = make()
+    client = one.client()
+    one.want(0)
+    there = []
+    one.session.from_backend = lambda *heard: there.append(list(one.session.clients))
+    if leaves == "says goodbye":
+        client.say_goodbye(1000)
+    elif leaves == "sends no more":
+        client.transport.loseWriteConnection()
+    else:
+        client.transport.write(b"\xff\xff\xff\xff")
+    one.backends[0].socket.say(STATUS)
+    one.rig.network.run()
+    assert there == [[]]
+
+
 def test_who_does_not_ask_for_a_websocket_is_told_so(make):
     answer = make().rig.ask(b"GET /ws HTTP/1.1\r\nHost: a\r\n\r\n").received
     assert answer.startswith(b"HTTP/1.1 400 ")
