@@ -94,8 +94,9 @@ class Scheduler:
         self._take_away(prompt_id)
         workflow = workflow or UNKNOWN_WORK
         tag = self._fairness.restore(prompt_id, client, number, self._durations.expect(workflow, ""))
-        job = Job(prompt_id, client, workflow, tag, number if number == number else tag)
         load = self._load(backend)
+        seconds = self._durations.expect(workflow, load.server)
+        job = Job(prompt_id, client, workflow, tag, number if number == number else tag, seconds=seconds)
         self._known[prompt_id] = _Known(job, backend)
         if is_running:
             self._fairness.start(prompt_id)

@@ -19,7 +19,8 @@ STEP = 1e-6
 class Job:
     """One prompt. ``tag`` says when it is its client's turn, ``number`` orders the queue of its server.
 
-    ``overtaken`` are the seconds of work that were put in front of it though their turn was later.
+    ``overtaken`` are the seconds of work that were put in front of it though their turn was later; ``seconds``
+    is what it takes itself, as far as is known.
     """
 
     prompt_id: str
@@ -28,6 +29,7 @@ class Job:
     tag: float
     number: float
     overtaken: float = 0.0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,8 @@ class Workload:
 
     def insert(self, job: Job, index: int, seconds: float) -> None:
         """``job``, which takes so long, waits here before those from ``index`` on; its number says so."""
-        job.number = self._number(job.tag, index)
+        job.number, job.seconds = self._number(job.tag, index), seconds
+        job.overtaken = sum(other.seconds for other in self.pending[:index] if other.tag > job.tag)
         for other in self.pending[index:]:
             if other.tag <= job.tag:
                 other.overtaken += seconds

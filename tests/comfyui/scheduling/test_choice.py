@@ -128,6 +128,20 @@ def test_who_was_overtaken_enough_is_overtaken_no_more(durations: Durations, job
     assert places == [*range(16), *range(17, 31)]
 
 
+def test_who_comes_behind_one_that_was_overtaken_is_overtaken_no_more_than_that_one(
+    durations: Durations, job: Make
+) -> None:
+    load = busy(job("sdxl"), job("sdxl"), job("sd15"), warm=("sdxl",))
+    for _ in range(15):
+        one = job("sdxl", tag=1)
+        load.insert(one, place_in(one, load, 10.0, durations), 10.0)
+    late = job("flux")
+    load.insert(late, place_in(late, load, 10.0, durations), 10.0)
+    assert (load.pending[-1], late.overtaken) == (late, 150.0)
+    assert place_in(job("sd15", tag=1), load, 10.0, durations) == len(load.pending) - 1
+    assert place_in(job("sd15", tag=1), load, 20.0, durations) == len(load.pending)
+
+
 def test_the_quantum_is_in_proportion_to_loading(durations: Durations, work: Work) -> None:
     for _ in range(30):
         durations.learn(Run(work("a", "sdxl"), "gpu", 5.0))
