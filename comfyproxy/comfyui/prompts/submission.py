@@ -65,7 +65,8 @@ def submit(dispatch: Dispatch, head: RequestHead, body: bytes, document: Documen
             # ComfyUI takes the same id twice. Both belong where the first one is.
             return Pin(known.backend, strict=True)
         if able:
-            decision = yield from _place(dispatch, submission, _nearest_first(dispatch, caller, able))
+            nearest_first = _nearest_first(dispatch, caller, able)
+            decision, submission = yield from _place(dispatch, submission, nearest_first)
             if not (isinstance(decision, Refuse) or _is_bad_request(decision)):
                 return decision
             answer = decision if answer is None or isinstance(answer, Refuse) else answer
@@ -75,7 +76,7 @@ def submit(dispatch: Dispatch, head: RequestHead, body: bytes, document: Documen
         return answer
     closest = _closest(lacks)
     if closest:
-        decision = yield from _place(dispatch, submission, closest)
+        decision, _ = yield from _place(dispatch, submission, closest)
         if not _is_bad_request(decision):
             return decision
     named = {f"server {name_of(backend)}": missing for backend, missing in lacks.items()}
@@ -146,7 +147,10 @@ def _nearest_first(dispatch: Dispatch, caller: Caller, able: list[Backend]) -> l
 
 
 def _place(dispatch: Dispatch, submission: Submission, able: list[Backend]) -> Operation:
-    """Send it to the best of ``able``, and to the next best as long as one fails."""
+    """Send it to the best of ``able``, and to the next best as long as one fails.
+
+    Returns a `Decision`, and the submission as it is to go on elsewhere: once it was sent it keeps its id.
+    """
     refused: list[Sent] = []
     why = ""
     while able and len(refused) < REFUSALS:
@@ -157,7 +161,7 @@ def _place(dispatch: Dispatch, submission: Submission, able: list[Backend]) -> O
             if prompt.is_withdrawn:
                 yield from take_back(backend, prompt.prompt_id)
                 dispatch.dropped(prompt, dispatch.now)
-            return _taken(prompt, sent)
+            return _taken(prompt, sent), submission
         dispatch.dropped(prompt, dispatch.now)
         if sent.reply is not None and sent.reply.was_sent:
             # The server may have it nevertheless, and show it one day: under this id it will be known.
@@ -171,8 +175,8 @@ def _place(dispatch: Dispatch, submission: Submission, able: list[Backend]) -> O
         if sent.reply is None:
             why = f" (server {name_of(backend)}: {sent.why})"
     if refused:
-        return _answer(refused[0])
-    return Refuse(502, f"No server could be given the prompt{why}.")
+        return _answer(refused[0]), submission
+    return Refuse(502, f"No server could be given the prompt{why}."), submission
 
 
 def enter(dispatch: Dispatch, submission: Submission, able: list[Backend]) -> Prompt:

@@ -336,6 +336,16 @@ def test_a_server_that_was_not_checked_yet_is_tried_where_no_other_can_be_reache
     assert checked_rig.holder(checked_rig.submit(seconds(20))) is able
 
 
+def test_one_that_was_perhaps_taken_goes_to_an_unchecked_server_under_the_same_id(
+    checked_rig: Any, seconds: Prompt
+) -> None:
+    silent, able = checked_rig.servers
+    silent.statuses["POST", "/prompt"] = 0
+    one = checked_rig.submit(seconds(20))
+    assert checked_rig.holder(one) is able
+    assert [body["prompt_id"] for body in silent.posts()] == [one]
+
+
 def test_a_refusal_counts_where_a_server_that_was_not_checked_yet_is_not_there(
     checked_rig: Any, seconds: Prompt
 ) -> None:
