@@ -19,8 +19,8 @@ STEP = 1e-6
 class Job:
     """One prompt. ``tag`` says when it is its client's turn, ``number`` orders the queue of its server.
 
-    ``overtaken`` are the seconds of work that were put in front of it though their turn was later; ``seconds``
-    is what it takes itself, as far as is known.
+    ``overtaken`` are the seconds of work that were put in front of it though their turn was later, and
+    ``seconds`` those that it takes itself, as far as is known.
     """
 
     prompt_id: str
