@@ -1,261 +1,344 @@
-"""One end of a WebSocket: its pace and its signs of life, through a whole proxy in memory."""
+"""One end of a WebSocket whose messages are seen: how it ends, and who breaks the protocol."""
 
-from typing import Any
+import gc
+import struct
+import tracemalloc
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
-from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
 
-from comfyproxy.core.config import Timeouts
-from comfyproxy.proxy.deadlines import Deadlines
-from comfyproxy.proxy.websocket_ends import BackendEnd, ClientEnd
-from comfyproxy.proxy.websockets import Bridges
-from tests.proxy.websocket_peers import MIB, Join, Message, frame, joining
+from comfyproxy.proxy.draining import Work
+from comfyproxy.proxy.websocket_end import CLOSE_TIMEOUT
+from tests.proxy.websocket_peers import MIB, Client, Join, frame, joining
 
 SLACK = 5
 """Seconds by which deadlines, whose resolution is a quarter of one, may be late after some looks."""
 
-PING_INTERVAL, PING_TIMEOUT = Timeouts().websocket_ping, Timeouts().websocket_dead
-
 join = pytest.fixture(joining)
 
 
-# Back-pressure
+@contextmanager
+def traced() -> Iterator[Callable[[], int]]:
+    """Follows the memory that is taken; gives a function that says how many octets it was at most."""
+    gc.collect()
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    most = 0
+    try:
+        yield lambda: most
+    finally:
+        most = tracemalloc.get_traced_memory()[1] - before
+        tracemalloc.stop()
 
 
-def test_a_client_that_does_not_read_stops_the_backend_of_a_plain_pool(join: Join) -> None:
+# Closing
+
+CODES = [
+    (1000, ""),
+    (1000, "done"),
+    (1001, "leaving"),
+    (1003, ""),
+    (1008, "not you"),
+    (1011, "broke"),
+    (1012, ""),
+    (1013, "later"),
+    (1014, "gateway"),
+    (3000, "x" * 123),
+    (4999, "ünïcödé"),
+    (None, ""),
+]
+
+
+@pytest.mark.parametrize(("code", "reason"), CODES)
+@pytest.mark.parametrize("is_comfyui", [False, True])
+def test_what_the_backend_closes_with_reaches_the_client(
+    join: Join, code: int | None, reason: str, is_comfyui: bool
+) -> None:
+    joined = join(comfyui=is_comfyui)
+    joined.server.say("last words")
+    joined.server.say_goodbye(code, reason)
+    joined.run()
+    assert joined.client.messages == ["last words"]
+    assert joined.client.closed_with == joined.server.closed_with == (code, reason)
+    assert joined.client.ended == "closed"
+
+
+@pytest.mark.parametrize(("code", "reason"), CODES)
+def test_what_the_client_closes_with_reaches_the_backend(join: Join, code: int | None, reason: str) -> None:
     joined = join()
-    joined.client.pause()
-    messages: list[Message] = [bytes([number % 256]) * 10_000 for number in range(1000)]
-    for message in messages:
-        joined.server.say(message)
+    joined.client.say("last words")
+    joined.client.say_goodbye(code, reason)
     joined.run()
-    assert joined.rig.held < MIB
-    assert joined.server.transport.line.outgoing.data, "everything was read"
-    joined.client.resume()
-    joined.run()
-    assert joined.client.messages == messages
-
-
-def test_a_backend_that_does_not_read_stops_the_client(join: Join) -> None:
-    joined = join(comfyui=True)
-    joined.server.pause()
-    messages: list[Message] = ["m" * 10_000 + str(number) for number in range(1000)]
-    for message in messages:
-        joined.client.say(message)
-    joined.run()
-    assert joined.rig.held < MIB
-    joined.server.resume()
-    joined.run()
-    assert joined.server.messages == messages
-
-
-def test_one_message_is_all_that_is_held_of_a_large_one(join: Join) -> None:
-    joined = join()
-    joined.client.pause()
-    for _ in range(3):
-        joined.server.say(b"p" * 20 * MIB)
-    joined.run()
-    assert joined.rig.held < 21 * MIB
-    joined.client.resume()
-    joined.run()
-    assert [len(message) for message in joined.client.messages] == [20 * MIB] * 3
-
-
-def test_both_may_stop_reading_and_go_on(join: Join) -> None:
-    joined = join()
-    joined.client.pause()
-    joined.server.pause()
-    for number in range(500):
-        joined.client.say(f"c{number}" + "c" * 5000)
-        joined.server.say(f"s{number}" + "s" * 5000)
-    joined.run()
-    assert joined.rig.held < MIB
-    joined.server.resume()
-    joined.run()
-    joined.client.resume()
-    joined.run()
-    assert joined.server.messages == [f"c{number}" + "c" * 5000 for number in range(500)]
-    assert joined.client.messages == [f"s{number}" + "s" * 5000 for number in range(500)]
-
-
-def test_a_backend_that_was_not_read_is_heard_out_when_the_client_is_gone(join: Join) -> None:
-    joined = join()
-    joined.client.pause()
-    for _ in range(100):
-        joined.server.say(b"x" * 50_000)
-    joined.run()
-    joined.client.reset()
-    joined.run()
-    assert joined.server.closed_with[0] == 1001
-    assert joined.server.ended == "closed"
+    assert joined.server.messages == ["last words"]
+    assert joined.client.closed_with == joined.server.closed_with == (code, reason)
+    assert joined.client.ended == joined.server.ended == "closed"
     assert joined.rig.leases == 0
 
 
-def test_a_client_that_sends_no_more_gets_only_what_is_on_its_way(join: Join) -> None:
+def test_both_may_close_at_once(join: Join) -> None:
+    joined = join()
+    joined.client.say_goodbye(4001, "me")
+    joined.server.say_goodbye(4002, "you")
+    joined.run()
+    assert joined.client.is_gone
+    assert joined.server.is_gone
+    assert joined.client.closed_with[0] in (4001, 4002)
+    assert joined.server.closed_with[0] in (4001, 4002)
+
+
+@pytest.mark.parametrize("how", ["close", "reset", "finish"])
+def test_a_backend_that_vanishes_is_a_bad_gateway_to_the_client(join: Join, how: str) -> None:
+    joined = join()
+    joined.server.say("last words")
+    joined.run()
+    getattr(joined.server, how)()
+    joined.run()
+    assert joined.client.messages == ["last words"]
+    assert joined.client.closed_with == (1014, "The connection to the server was lost.")
+    assert joined.client.is_gone
+    assert joined.rig.leases == 0
+
+
+@pytest.mark.parametrize("how", ["close", "reset", "finish"])
+def test_a_client_that_vanishes_is_going_away_to_the_backend(join: Join, how: str) -> None:
+    joined = join()
+    joined.client.say("last words")
+    joined.run()
+    getattr(joined.client, how)()
+    joined.run()
+    assert joined.server.messages == ["last words"]
+    assert joined.server.closed_with == (1001, "The client is gone.")
+    assert joined.server.is_gone
+    assert joined.rig.leases == 0
+
+
+def test_the_lease_lasts_until_the_backend_has_closed_too(join: Join) -> None:
     joined = join()
     joined.server.ignores_close = True
-    joined.client.stays_open = True
-    joined.client.pause()
-    joined.server.say(b"on its way" * MIB)
+    joined.client.say_goodbye(1000)
     joined.run()
-    joined.client.finish()
+    assert joined.client.is_gone
+    assert joined.rig.leases == 1
+    joined.advance(CLOSE_TIMEOUT + SLACK)
+    assert joined.server.ended == "reset"
+    assert joined.rig.leases == 0
+
+
+@pytest.mark.parametrize("is_comfyui", [False, True])
+def test_a_proxy_that_stops_says_1001_to_both(join: Join, is_comfyui: bool) -> None:
+    joined = join(comfyui=is_comfyui)
+    joined.server.say("last")
     joined.run()
-    for _ in range(5):
-        joined.server.send(frame(2, b"too late" * MIB, masked=False))
-        joined.run()
-    joined.client.resume()
+    (connection,) = joined.rig.proxy.connections
+    assert connection.work is (Work.EVENTS if is_comfyui else Work.WEBSOCKET)
+    connection.end()
     joined.run()
-    assert joined.client.messages == [b"on its way" * MIB]
+    assert joined.client.messages == ["last"]
+    assert joined.client.closed_with == joined.server.closed_with == (1001, "The proxy is stopping.")
+    assert (joined.client.is_gone, joined.rig.leases) == (True, 0)
+
+
+def test_a_client_that_never_answers_a_close_frame_is_cut_off(join: Join) -> None:
+    joined = join()
+    joined.client.ignores_close = True
+    joined.server.say_goodbye(1000)
+    joined.run()
+    assert joined.server.is_gone
+    assert not joined.client.is_gone
+    joined.advance(CLOSE_TIMEOUT + SLACK)
+    assert joined.client.ended == "reset"
+    assert joined.rig.leases == 0
+
+
+def test_a_backend_that_says_goodbye_and_stays_is_cut_off(join: Join) -> None:
+    joined = join()
+    joined.server.raw = True
+    joined.server.send(frame(8, struct.pack("!H", 1000), masked=False))
+    joined.run()
+    assert joined.client.closed_with == (1000, "")
+    assert not joined.server.ended
+    joined.advance(CLOSE_TIMEOUT + SLACK)
+    assert joined.server.ended == "reset"
+
+
+def test_what_is_sent_to_a_peer_that_has_said_goodbye_is_dropped(join: Join) -> None:
+    joined = join()
+    joined.client.say_goodbye(1000)
+    joined.server.say("too late")
+    joined.server.ping(b"too late")
+    joined.run()
+    assert joined.client.messages == []
     assert joined.client.is_gone
 
 
-def test_nobody_is_held_who_is_to_close() -> None:
-    client, backend = ClientEnd(MIB), BackendEnd(MIB)
-    bridges = Bridges(Clock())
-    client.accept(bridges.clients, b"dGhlIHNhbXBsZSBub25jZQ==", [])
-    backend.accept(bridges.backends)
-    to_client, to_backend = StringTransport(), StringTransport()
-    deadlines = Deadlines(Clock())
-    client.join(to_client, backend, deadlines, Timeouts(), None)  # type: ignore[arg-type]
-    backend.join(to_backend, client, deadlines, Timeouts(), None)  # type: ignore[arg-type]
-    out: Any = to_client.producer
-    out.pauseProducing()
-    assert to_backend.producerState == "paused"
-    out.resumeProducing()
-    assert to_backend.producerState == "producing"
-    backend.dataReceived(frame(8, masked=False))
-    out.pauseProducing()
-    assert to_backend.producerState == "producing"
+# What breaks the protocol (rule 29)
+
+VIOLATIONS = {
+    "reserved bit": (frame(1, b"x", rsv=2), 1002),
+    "compressed bit without the extension": (frame(1, b"x", rsv=4), 1002),
+    "reserved opcode": (frame(3, b"x"), 1002),
+    "reserved control opcode": (frame(11, b"x"), 1002),
+    "long ping": (frame(9, b"x" * 126), 1002),
+    "huge ping": (b"\x89\xff" + struct.pack("!Q", 2**40) + bytes(4) + b"x" * 1000, 1002),
+    "ping in fragments": (frame(9, b"x", fin=False), 1002),
+    "continuation of nothing": (frame(0, b"x"), 1002),
+    "message inside a message": (frame(1, b"x", fin=False) + frame(1, b"y"), 1002),
+    "close frame of one octet": (frame(8, b"x"), 1002),
+    "length not minimal": (b"\x81\xfe\x00\x01" + bytes(4) + b"x", 1002),
+    "length of 64 bits": (b"\x82\xff" + b"\xff" * 8 + bytes(4), 1002),
+    "bad UTF-8": (frame(1, b"caf\xe9!"), 1007),
+    "bad UTF-8 in a fragment": (frame(1, b"ok", fin=False) + frame(0, b"\xff"), 1007),
+    "UTF-8 that ends early": (frame(1, b"caf\xc3"), 1007),
+    "surrogate": (frame(1, b"\xed\xa0\x80"), 1007),
+    "bad UTF-8 in a reason": (frame(8, struct.pack("!H", 1000) + b"\xff"), 1007),
+    **{
+        f"close code {code}": (frame(8, struct.pack("!H", code)), 1002) for code in (0, 999, 1004, 1005, 1006)
+    },
+    **{f"close code {code}": (frame(8, struct.pack("!H", code)), 1002) for code in (1015, 1016, 2999, 5000)},
+}
 
 
-def test_who_pings_and_does_not_read_gets_one_pong_in_the_end(join: Join) -> None:
+def unmasked(octets: bytes) -> bytes:
+    """The same frames as a server sends them: without the mask bit and the mask of zeros."""
+    out = b""
+    while octets:
+        length = octets[1] & 0x7F
+        extra = {126: 2, 127: 8}.get(length, 0)
+        size = int.from_bytes(octets[2 : 2 + extra], "big") if extra else length
+        head, body = octets[: 2 + extra], octets[6 + extra :]
+        out += bytes([head[0], head[1] & 0x7F]) + head[2:] + body[:size]
+        octets = body[size:]
+    return out
+
+
+@pytest.mark.parametrize("name", VIOLATIONS)
+@pytest.mark.parametrize("piece", [0, 1])
+def test_a_client_that_breaks_the_protocol_hears_which_part_of_it(join: Join, name: str, piece: int) -> None:
+    octets, code = VIOLATIONS[name]
     joined = join()
-    joined.client.pause()
-    joined.server.say(b"x" * 2 * MIB)
+    joined.client.say("before")
+    joined.client.send(octets + frame(1, b"after"), piece)
     joined.run()
-    for number in range(20_000):
-        joined.client.ping(b"%d" % number)
-    joined.run()
-    assert joined.rig.held < 3 * MIB
-    joined.client.resume()
-    joined.run()
-    assert joined.client.pongs == [b"19999"]
+    assert joined.client.closed_with[0] == code
+    assert joined.client.is_gone
+    assert joined.server.messages == ["before"]
+    assert joined.server.closed_with == (1001, "The client sent what may not be sent.")
+    assert joined.rig.leases == 0
 
 
-# Signs of life
+@pytest.mark.parametrize("name", VIOLATIONS)
+def test_a_backend_that_breaks_the_protocol_is_told_and_the_client_gets_a_bad_gateway(
+    join: Join, name: str
+) -> None:
+    octets, code = VIOLATIONS[name]
+    joined = join()
+    joined.server.say("before")
+    joined.server.send(unmasked(octets) + frame(1, b"after", masked=False))
+    joined.run()
+    assert joined.server.closed_with[0] == code
+    assert joined.client.messages == ["before"]
+    assert joined.client.closed_with == (1014, "The server sent what may not be sent.")
+    assert joined.server.is_gone
+    assert joined.rig.leases == 0
 
 
 @pytest.mark.parametrize("who", ["client", "server"])
-@pytest.mark.parametrize("silence", [7, 20, 30, 1000])
-def test_no_hop_is_silent_for_a_minute(join: Join, who: str, silence: int) -> None:
+def test_who_breaks_the_protocol_instead_of_answering_a_close_frame_is_done_with(
+    join: Join, who: str
+) -> None:
     joined = join()
-    line = getattr(joined, who).transport.line
-    quiet = 0
-    for second in range(600):
-        if second % silence == 0:
-            getattr(joined, who).say("x")
-        before = line.incoming.carried + line.outgoing.carried
-        joined.advance(1)
-        quiet = quiet + 1 if before == line.incoming.carried + line.outgoing.carried else 0
-        assert quiet <= 51
-    assert not joined.client.ended
-
-
-def test_a_talking_peer_gets_no_pings(join: Join) -> None:
-    joined = join()
-    for _ in range(30):
-        joined.client.say("x")
-        joined.advance(10)
-    assert joined.client.pings == 0
-
-
-@pytest.mark.parametrize("who", ["client", "server"])
-def test_a_peer_without_a_sign_of_life_is_cut_off(join: Join, who: str) -> None:
-    joined = join()
-    dead = getattr(joined, who)
-    dead.raw = True
-    joined.advance(2 * PING_INTERVAL + PING_TIMEOUT + SLACK)
-    assert dead.ended == "reset"
-    if who == "client":
-        assert joined.server.closed_with[0] == 1001
-    else:
-        assert joined.client.closed_with[0] == 1014
-
-
-@pytest.mark.parametrize(("ping", "dead"), [(5, 12), (5, 2), (30, 30)])
-def test_pings_and_death_come_when_they_are_wanted(join: Join, ping: float, dead: float) -> None:
-    joined = join(timeouts=Timeouts(websocket_ping=ping, websocket_dead=dead))
-    joined.advance(ping - 0.5)
-    assert joined.client.pings == 0
-    joined.client.raw = True
-    joined.advance(dead)
-    assert (joined.client.ended, joined.client.received.count(b"\x89\x00") > 0) == ("", True)
-    joined.advance(SLACK)
-    assert joined.client.ended == "reset"
-
-
-def test_without_an_interval_there_are_no_pings_and_nobody_dies(join: Join) -> None:
-    joined = join(timeouts=Timeouts(websocket_ping=0))
-    joined.client.raw = joined.server.raw = True
-    joined.advance(1000, step=100)
-    assert (joined.client.ended, joined.client.received, joined.server.received) == ("", b"", b"")
-
-
-def test_without_a_death_silent_peers_are_pinged_for_ever(join: Join) -> None:
-    joined = join(timeouts=Timeouts(websocket_ping=10, websocket_dead=0))
-    joined.client.raw = True
-    joined.advance(1000)
-    assert joined.client.ended == ""
-    assert 95 <= joined.client.received.count(b"\x89\x00") <= 100
-
-
-def test_a_message_that_takes_minutes_to_come_is_a_sign_of_life(join: Join) -> None:
-    joined = join()
-    octets = frame(2, b"x" * 6000)
-    for start in range(0, len(octets), 100):
-        joined.client.send(octets[start : start + 100])
-        joined.advance(5)
-    assert joined.server.messages == [b"x" * 6000]
-
-
-def test_a_message_that_takes_minutes_to_go_is_a_sign_of_life(join: Join) -> None:
-    joined = join()
-    joined.client.pause()
-    joined.server.say(b"x" * 20 * MIB)
+    peer, other = (joined.client, joined.server) if who == "client" else (joined.server, joined.client)
+    peer.raw = True
+    other.say_goodbye(4000, "bye")
     joined.run()
-    while not joined.client.messages:
-        joined.client.resume()
-        joined.rig.network._turn()
-        joined.client.pause()
-        joined.advance(5)
-    assert joined.rig.network.seconds() > 3 * (PING_INTERVAL + PING_TIMEOUT)
-    joined.client.resume()
+    peer.send(frame(3, masked=who == "client"))
     joined.run()
-    assert not joined.client.ended
+    assert peer.ended == "closed"
+    assert other.closed_with == (4000, "bye")
+    assert joined.rig.leases == 0
 
 
-def test_a_peer_that_is_not_read_is_not_taken_for_dead(join: Join) -> None:
+def test_masks_are_for_clients_alone(join: Join) -> None:
     joined = join()
-    joined.client.pause()
-    for _ in range(30):
-        joined.server.say(b"x" * 50_000)
+    joined.client.send(frame(1, b"x", masked=False))
     joined.run()
-    for _ in range(60):
-        joined.client.ping(b"here")
-        joined.advance(5)
-    joined.client.resume()
-    joined.run()
-    assert len(joined.client.messages) == 30
-    assert not joined.server.ended
-
-
-def test_a_client_that_takes_nothing_and_says_nothing_is_dead(join: Join) -> None:
+    assert joined.client.closed_with == (1002, "unmasked client-to-server frame")
     joined = join()
-    joined.client.pause()
-    joined.server.say(b"x" * MIB)
-    joined.advance(2 * PING_INTERVAL + PING_TIMEOUT + SLACK)
-    joined.client.resume()
+    joined.server.send(frame(1, b"x", masked=True))
     joined.run()
-    assert joined.client.ended == "reset"
+    assert joined.server.closed_with[0] == 1002
+
+
+@pytest.mark.parametrize("in_fragments", [False, True])
+def test_a_message_of_the_client_that_is_too_large_ends_with_1009(join: Join, in_fragments: bool) -> None:
+    joined = join(max_message=10_000)
+    joined.client.say(b"x" * 10_000)
+    joined.client.say(*([b"y" * 6000] * 2 if in_fragments else [b"y" * 10_001]))
+    joined.run()
+    assert joined.client.closed_with[0] == 1009
+    assert joined.server.messages == [b"x" * 10_000]
     assert joined.server.closed_with[0] == 1001
+
+
+def test_a_message_of_the_backend_that_is_too_large_ends_with_1009_there_and_1014_here(join: Join) -> None:
+    joined = join(max_message=10_000)
+    joined.server.say(b"x" * 10_000)
+    joined.server.say(b"y" * 10_001)
+    joined.run()
+    assert joined.server.closed_with[0] == 1009
+    assert joined.client.messages == [b"x" * 10_000]
+    assert joined.client.closed_with[0] == 1014
+
+
+def test_a_message_counts_as_what_it_is_inflated(join: Join) -> None:
+    joined = join(client=Client(deflate=True), max_message=10_000)
+    joined.client.say(b"x" * 10_000)
+    joined.client.say(b"x" * 10_001)
+    joined.run()
+    assert joined.client.closed_with[0] == 1009
+    assert joined.server.messages == [b"x" * 10_000]
+
+
+def test_octets_that_do_not_inflate_end_with_1007(join: Join) -> None:
+    joined = join(client=Client(deflate=True))
+    joined.client.send(frame(2, b"\xff\xff\xff\xff", rsv=4))
+    joined.run()
+    assert joined.client.closed_with[0] == 1007
+
+
+def test_a_message_that_says_it_will_be_too_large_is_refused_before_it_comes(join: Join) -> None:
+    joined = join(max_message=10_000)
+    joined.client.send(b"\x82\xff" + struct.pack("!Q", 20 * MIB) + bytes(4) + b"x")
+    joined.run()
+    assert joined.client.closed_with[0] == 1009
+
+
+def test_a_small_message_cannot_inflate_to_a_huge_one(join: Join) -> None:
+    joined = join(client=Client(deflate=True), max_message=10_000)
+    compressor = zlib.compressobj(wbits=-15)
+    deflated = b"".join(compressor.compress(bytes(MIB)) for _ in range(200))
+    with traced() as peak:
+        joined.client.send(frame(2, deflated, rsv=4))
+        joined.run()
+    assert joined.client.closed_with[0] == 1009
+    assert peak() < 20 * MIB
+
+
+def test_what_floods_in_behind_a_violation_is_not_kept_and_ends_soon(join: Join) -> None:
+    joined = join()
+    joined.client.stays_open = True
+    joined.client.raw = True
+    joined.client.send(frame(3))
+    joined.run()
+    joined.client.send(b"\x82\xff" + struct.pack("!Q", 64 * MIB) + bytes(4))
+    joined.run()
+    with traced() as peak:
+        for _ in range(20):
+            joined.client.send(bytes(MIB))
+            joined.run()
+    assert peak() < 8 * MIB
+    joined.advance(CLOSE_TIMEOUT + SLACK)
+    assert joined.client.ended
+    assert not joined.rig.proxy.connections
