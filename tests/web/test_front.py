@@ -6,12 +6,7 @@ import pytest
 from twisted.internet.defer import ensureDeferred
 from twisted.web.http import Request
 
-GET = b"GET / HTTP/1.1\r\nHost: proxy.example\r\n\r\n"
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nDate: then\r\n\r\nok"
-
-
-def line(data: bytes) -> bytes:
-    return data.partition(b"\r\n")[0]
+from tests.web.messages import GET, OK, line
 
 
 @pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
