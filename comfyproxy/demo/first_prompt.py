@@ -245,7 +245,7 @@ class _EventReader(WebSocketClientProtocol):
 
 
 class _EventReaderFactory(WebSocketClientFactory):
-    protocol = _EventReader  # type: ignore[assignment]
+    protocol = _EventReader  # type: ignore[assignment]  # Autobahn has a type of its own for what Twisted calls so.
     noisy = False
 
     def __init__(self, url: str, reactor: Any) -> None:

@@ -102,7 +102,7 @@ class EventSocket(WebSocketServerProtocol):
 class EventSocketFactory(WebSocketServerFactory):
     """Makes the sockets of one machine."""
 
-    protocol = EventSocket  # type: ignore[assignment]
+    protocol = EventSocket  # type: ignore[assignment]  # Autobahn has a type of its own for what Twisted calls so.
 
     def __init__(self, machine: Machine, reactor: IReactorTime) -> None:
         super().__init__(reactor=reactor, server="simulated ComfyUI")
