@@ -149,6 +149,7 @@ def test_edits_reach_a_page_of_vite_through_its_hot_reload_websocket(
 
     tab.page.goto(url)
     tab.see("#words", "as first written")
+    tab.see_in_console("[vite] connected")
     if not DIRECT:
         tab.see("#queue", json.dumps({"exec_info": {"queue_remaining": 0}}))
     with tab.websockets[0].expect_event("framereceived", lambda frame: '"type":"update"' in frame):

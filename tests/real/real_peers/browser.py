@@ -62,6 +62,7 @@ class Tab:
         self.page: Page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
         self.responses: list[Response] = []
         self.websockets: list[WebSocket] = []
+        self.console: list[str] = []
         self.failures: list[str] = []
         self.page.route(lambda address: not address.startswith(url), lambda route: route.abort())
         # The banner that advertises the page's next version covers what tests look at.
@@ -69,6 +70,7 @@ class Tab:
         self.page.on("response", self._note_response)
         self.page.on("requestfailed", self._note_failure)
         self.page.on("websocket", lambda socket: self.websockets.append(socket))
+        self.page.on("console", lambda message: self.console.append(message.text))
 
     def screenshot(self, name: str) -> Path:
         """Keep a picture of the tab."""
@@ -79,6 +81,13 @@ class Tab:
     def see(self, selector: str, text: str) -> None:
         """Wait until this element has this text."""
         self.page.locator(selector).filter(has_text=text).wait_for(timeout=SHOWS_WITHIN)
+
+    def see_in_console(self, text: str) -> None:
+        """Wait until the page has written this to its console."""
+        if not any(text in line for line in self.console):
+            self.page.wait_for_event(
+                "console", predicate=lambda message: text in message.text, timeout=SHOWS_WITHIN
+            )
 
     def close(self) -> None:
         """Close the tab and forget its profile."""
@@ -213,11 +222,19 @@ class ComfyUIPage(Tab):
         """Wait until an element shows this picture."""
         named = f"[src*='filename={file['filename']}']{_in_subfolder(file['subfolder'])}"
         self.page.locator(f"{selector}{named}").wait_for(timeout=SHOWS_WITHIN)
+        # An element whose style gives it a size is visible before its picture is.
+        elements = f"[...document.querySelectorAll({json.dumps(selector + named)})]"
+        self._wait_for(f"{elements}.some(element => element.naturalWidth)")
 
     def received(self, file: dict[str, str]) -> bytes:
-        """The bytes with which the page drew this file."""
-        responses = [one for one in self.responses if urlsplit(one.url).path == "/api/view"]
-        [response, *_] = [one for one in responses if _file_named_by(one.url) == file]
+        """The bytes with which the page drew this file, as soon as it has them."""
+
+        def is_of_file(response: "Response") -> bool:
+            return urlsplit(response.url).path == "/api/view" and _file_named_by(response.url) == file
+
+        response = next(filter(is_of_file, self.responses), None)
+        if response is None:
+            response = self.page.wait_for_event("response", predicate=is_of_file, timeout=SHOWS_WITHIN)
         body: bytes = response.body()
         return body
 
