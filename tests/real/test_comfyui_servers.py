@@ -18,7 +18,7 @@ from real_peers.processes import free_port
 from real_peers.proxy import StartProxy
 from real_peers.workflows import picture, unique
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(90, func_only=True)]
 
 
 async def test_a_server_that_refuses_connections_costs_a_client_nothing(
@@ -66,10 +66,10 @@ async def test_the_clients_of_a_server_that_dies_go_on_with_another_until_it_is_
     comfyuis: tuple[ComfyUI, ...], proxy: StartProxy
 ) -> None:
     """Where each client has one server: what placement by prompt does is in one_comfyui/test_servers.py."""
-    dies, survives = comfyuis
-    balancer = proxy("--placement", "client", "--url", f"{dies.url},{survives.url}")
+    balancer = proxy("--placement", "client", "--url", ",".join(server.url for server in comfyuis))
     async with script_client(balancer.url) as client:
         await start_endless_job(client)
+        dies, survives = sorted(comfyuis, key=ComfyUI.is_idle)
         dies.kill()
         with pytest.raises(AssertionError, match="the WebSocket ended"):
             await client.events_until("execution_success")

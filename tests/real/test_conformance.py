@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.real
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(900, func_only=True)
 def test_the_autobahn_suite_finds_no_case_worse_through_the_proxy(tmp_path: Path) -> None:
     if reason := why_missing():
         pytest.skip(reason)
@@ -28,7 +28,7 @@ def test_the_autobahn_suite_finds_no_case_worse_through_the_proxy(tmp_path: Path
     assert all(len(found[name]) > 250 for name in (DIRECT, *OURS))
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(300, func_only=True)
 def test_what_another_proxy_on_this_machine_refuses_is_refused_here() -> None:
     command = [sys.executable, "-m", "conformance.anchors"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)

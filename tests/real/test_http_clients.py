@@ -20,7 +20,7 @@ from real_peers.processes import ServerProcesses
 from real_peers.proxy import Front
 from real_peers.services import AiohttpService, GunicornService
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(60, func_only=True)]
 
 needs_curl = pytest.mark.skipif(installed.why_no_curl() is not None, reason=str(installed.why_no_curl()))
 

@@ -23,7 +23,7 @@ from real_peers.processes import ServerProcesses
 from real_peers.proxy import StartProxy
 from real_peers.services import AiohttpService, GunicornService
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(60, func_only=True)]
 
 
 @pytest.mark.parametrize("change", ["replace_worker", "kill_worker"])

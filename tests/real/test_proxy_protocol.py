@@ -20,7 +20,7 @@ from real_peers.proxy import DIRECT, StartProxy
 
 pytestmark = [
     pytest.mark.real,
-    pytest.mark.timeout(60),
+    pytest.mark.timeout(60, func_only=True),
     pytest.mark.skipif(installed.why_no_haproxy() is not None, reason=str(installed.why_no_haproxy())),
     pytest.mark.skipif(DIRECT, reason="this is about the proxy itself"),
 ]

@@ -10,7 +10,7 @@ from real_peers.load import steady_load
 from real_peers.named_service import BLOCK, NamedService, serve_named
 from real_peers.proxy import DIRECT, BackgroundProxy, StartProxy
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(60, func_only=True)]
 
 
 class ServersFile:

@@ -15,7 +15,7 @@ from real_peers.proxy import Front, websocket_url
 from real_peers.websocket_services import PUSHED, TOKEN, Make, WebSocketService, serve
 from websockets.asyncio.client import ClientConnection, connect
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(60, func_only=True)]
 
 MIB = 2**20
 

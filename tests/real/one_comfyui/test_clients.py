@@ -12,7 +12,7 @@ from real_peers.workflows import Workflow, preview_of_upload
 
 pytestmark = [
     pytest.mark.real,
-    pytest.mark.timeout(60),
+    pytest.mark.timeout(60, func_only=True),
     pytest.mark.skipif(
         installed.why_no_api_clients() is not None, reason=str(installed.why_no_api_clients())
     ),

@@ -11,7 +11,7 @@ from real_peers.png import first_pixel, plain_png
 from real_peers.pools import Pool
 from real_peers.workflows import Workflow, picture, preview_of_upload, unique
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(60, func_only=True)]
 
 RED, GREEN, BLUE = 0xFF0000, 0x00FF00, 0x0000FF
 

@@ -10,7 +10,7 @@ from real_peers.pools import Pool, without_marks
 from real_peers.proxy import DIRECT
 from real_peers.screen import Screen, start, watch
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(60, func_only=True)]
 
 
 def get(pool: Pool, path: str, expected: int = 200, **query: Any) -> Any:

@@ -22,7 +22,7 @@ from real_peers.proxy import DIRECT, websocket_url
 from real_peers.screen import Screen, start, until_running, watch
 from real_peers.workflows import unique
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(60, func_only=True)]
 
 
 def run_official_script(pool: Pool, colour: int) -> tuple[str, bytes]:

@@ -18,7 +18,7 @@ from real_peers.workflows import ENDLESS, drawn, preview_of_upload, unique, wait
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(240, func_only=True)]
 
 BLUE = 0x0000FF
 

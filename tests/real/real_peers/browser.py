@@ -35,8 +35,8 @@ _UPLOAD_BUTTON = """id => {
 }"""
 """The place on the screen of the button that uploads into a node: it is painted, not an element."""
 
-PAGE_STARTS_WITHIN = 40_000
-SHOWS_WITHIN = 20_000
+PAGE_STARTS_WITHIN = 60_000
+SHOWS_WITHIN = 40_000
 """Milliseconds: for the page with its hundreds of requests, and for anything it shows after that."""
 
 

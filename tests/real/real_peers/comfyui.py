@@ -26,7 +26,7 @@ WAITING_NODE = Path(__file__).with_name("waiting_node.py")
 MAX_UPLOAD_MIB = 8
 """ComfyUI's limit for the body of a request, set low (its default is 100) so that passing it costs little."""
 
-STARTS_WITHIN = 90.0
+STARTS_WITHIN = 180.0
 """Seconds for ComfyUI to open its port; about ten on two free cores."""
 
 
@@ -73,6 +73,11 @@ class ComfyUI:
     def released(self) -> AbstractContextManager[None]:
         """End the waiting of its jobs (waiting_node.py), those that run and those that come."""
         return present(self.directory / "released")
+
+    def is_idle(self) -> bool:
+        """Whether it runs nothing, asked of it directly."""
+        queue = requests.get(f"{self.url}/queue", timeout=10).json()
+        return not queue["queue_running"]
 
     def history(self, prompt_id: str) -> dict[str, Any]:
         """Its own record of a finished prompt, asked of it directly; empty when it did not run here."""

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from random import randrange
 
 POLL = 0.05
 """Seconds between two looks at something that only polling can see, such as a port that opens."""
@@ -159,9 +160,18 @@ def present(file: Path) -> Iterator[None]:
         file.unlink()
 
 
+EPHEMERAL = 32_768
+"""The lowest port that Linux, and any other system, gives to whoever asks for none in particular."""
+
+
 def free_port() -> int:
-    """A loopback port that was free a moment ago, for servers that cannot be told to choose and say which."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A free loopback port, for servers that cannot be told to choose and say which.
+
+    Nobody gets it by chance before the server has it, or while that is started again: it is below those
+    that the system gives away by itself.
+    """
+    while True:
+        port = randrange(10_000, EPHEMERAL)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port

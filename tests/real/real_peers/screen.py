@@ -89,7 +89,7 @@ async def until_running(client: ScriptClient, count: int) -> Queue:
 
     ``GET /queue`` has one row at most of what runs, as with one ComfyUI, and first of what waits the others.
     """
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while True:
         queue = await client.get("/queue")
         listed = [row[1] for row in queue["queue_running"] + queue["queue_pending"]]
