@@ -20,6 +20,10 @@ Unsure = Callable[[Backend], None]
 LINGER = 30.0
 """Seconds that a connection is kept after its last prompt: the next one may be near."""
 
+LINGER_UNHEARD = 3.0
+"""The same where the client has no WebSocket. A page that is loaded again is back within it; scripts that
+take an id for each prompt leave no connections, to all of which a server tells every change of its queue."""
+
 PATIENCE = 2.0
 """Seconds in which a server says ``status`` after it has taken a prompt; one that has not sends our events to
 another connection."""
@@ -79,6 +83,7 @@ class Upstreams:
         self._places: dict[str, Backend] = {}
         self._work: Counter[Backend] = Counter()
         self._kept_until: dict[Backend, float] = {}
+        self._linger = LINGER_UNHEARD
         self._resting: dict[Backend, float] = {}
         self._deafness: Counter[Backend] = Counter()
         self._missed: set[Backend] = set()
@@ -86,6 +91,13 @@ class Upstreams:
     def moves_to(self, home: Backend | None, now: float) -> None:
         """``home`` is the client's affinity backend from now on."""
         self.home = home
+        self._review(now)
+
+    def is_heard(self, is_heard: bool, now: float) -> None:
+        """Whether the client has a WebSocket from now on."""
+        self._linger = LINGER if is_heard else LINGER_UNHEARD
+        for backend, until in self._kept_until.items():
+            self._kept_until[backend] = min(until, now + self._linger)
         self._review(now)
 
     def adds(self, backend: Backend, prompt_id: str, now: float) -> None:
@@ -162,7 +174,7 @@ class Upstreams:
     def _leave(self, prompt_id: str, now: float) -> None:
         backend = self._places.pop(prompt_id, None)
         if backend is not None:
-            self._kept_until[backend] = now + LINGER
+            self._kept_until[backend] = now + self._linger
             self._work[backend] -= 1
             if not self._work[backend]:
                 del self._work[backend]

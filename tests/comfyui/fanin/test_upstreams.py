@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from comfyproxy.comfyui.fanin.upstreams import LINGER, PATIENCE, REOPENING, RESTS
+from comfyproxy.comfyui.fanin.upstreams import LINGER, LINGER_UNHEARD, PATIENCE, REOPENING, RESTS
 from comfyproxy.core.balancing.backend import Backend
 from tests.comfyui.fanin.rig import SessionRig
 
@@ -44,17 +44,60 @@ def test_a_server_with_a_prompt_is_wanted_though_no_client_is_there() -> None:
     assert hosts(rig) == {"server2"}
 
 
-def test_a_server_is_wanted_for_a_while_after_its_last_prompt() -> None:
+@pytest.mark.parametrize(
+    ("is_heard", "linger"), [(True, LINGER), (False, LINGER_UNHEARD)], ids=["heard", "unheard"]
+)
+def test_a_server_is_wanted_for_a_while_after_its_last_prompt(is_heard: bool, linger: float) -> None:
     rig = SessionRig()
+    if is_heard:
+        rig.script()
+    others = hosts(rig)
     rig.add(1, "A", "B")
     rig.end("A")
-    rig.wait(2 * LINGER)
-    assert hosts(rig) == {"server2"}
+    rig.wait(2 * linger)
+    assert hosts(rig) == {"server2"} | others
     rig.end("B")
-    rig.wait(LINGER - 1)
-    assert hosts(rig) == {"server2"}
+    rig.wait(linger - 1)
+    assert hosts(rig) == {"server2"} | others
     rig.wait(1)
-    assert hosts(rig) == set()
+    assert hosts(rig) == others
+
+
+def test_what_is_kept_for_the_next_prompt_is_let_go_soon_after_the_client_has_gone() -> None:
+    rig = SessionRig()
+    script = rig.script()
+    rig.add(1, "A")
+    rig.end("A")
+    rig.wait(LINGER - LINGER_UNHEARD - 1)
+    rig.session.detach(script, rig.now)
+    rig.wait(LINGER_UNHEARD - 1)
+    assert hosts(rig) == {"server1", "server2"}
+    rig.wait(1)
+    assert hosts(rig) == {"server1"}, "its home has a time of its own"
+
+
+def test_a_client_that_goes_does_not_prolong_what_was_about_to_be_let_go() -> None:
+    rig = SessionRig()
+    script = rig.script()
+    rig.add(1, "A")
+    rig.end("A")
+    rig.wait(LINGER - 1)
+    rig.session.detach(script, rig.now)
+    rig.wait(1)
+    assert hosts(rig) == {"server1"}
+
+
+def test_a_client_that_is_back_in_time_finds_its_connections() -> None:
+    rig = SessionRig()
+    script = rig.script()
+    rig.add(1, "A")
+    rig.session.detach(script, rig.now)
+    rig.end("A")
+    rig.wait(LINGER_UNHEARD - 1)
+    rig.script()
+    rig.add(1, "B")
+    rig.wait(LINGER)
+    assert hosts(rig) == {"server1", "server2"}
 
 
 def test_a_prompt_that_moves_takes_the_connection_with_it() -> None:

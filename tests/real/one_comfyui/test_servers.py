@@ -148,17 +148,17 @@ async def test_one_prompt_of_another_client_does_not_wait_for_all_of_a_large_bat
 ) -> None:
     pool = pool_of(proxy, simulated[:2])
     async with script_client(pool.url) as greedy, script_client(pool.url) as modest:
-        batch = [await greedy.queue(pool.endless()) for _ in range(16)]
-        single = await modest.queue(pool.endless())
+        for _ in pool.servers:
+            await greedy.queue(pool.endless())
+        await until_running(greedy, len(pool.servers))
+        batch = [await greedy.queue(pool.long(0.2)) for _ in range(16)]
+        single = await modest.queue(pool.long(0.2))
         with pool.released():
-            await modest.events_of(single)
-        history = await modest.get("/history")
-        before = [one for one in batch if one in history and began(history[one]) < began(history[single])]
-        assert len(before) <= 8, f"{len(before)} of 16 went before it"
-        await greedy.post("/queue", {"clear": True})
-        assert (await greedy.get("/api/jobs?status=pending"))["jobs"] == []
-        for job in (await greedy.get("/api/jobs?status=in_progress"))["jobs"]:
-            await greedy.post("/interrupt", {"prompt_id": job["id"]})
+            history = await modest.histories([single, *batch])
+        # The other server goes through its share of the batch at a pace of its own.
+        beside = [one for one in batch if pool.owner(one) is pool.owner(single)]
+        before = [one for one in beside if began(history[one]) < began(history[single])]
+        assert len(before) < len(beside) / 2, f"{len(before)} of {len(beside)} went before it"
 
 
 async def test_a_prompt_goes_to_a_server_that_has_its_nodes(
