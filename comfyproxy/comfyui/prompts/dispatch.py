@@ -35,6 +35,9 @@ MAX_IDLE = 1000
 """Sessions that are kept for clients which may come back. Whoever makes up a client id for each request has
 no use for them, and each has connections."""
 
+SESSIONS_INTERVAL = 1.0
+"""Seconds between two looks at all sessions: every event makes work, and they may be a thousand."""
+
 _FINISHED = frozenset(("execution_success", "execution_error", "execution_interrupted"))
 
 
@@ -78,6 +81,7 @@ class Dispatch:
         """Prompts that no server has, and when to look for one again."""
         self._clients: dict[str, ClientSession] = {}
         self._finished: dict[str, bool] = {}
+        self._sessions_due = 0.0
 
     @property
     def sessions(self) -> Collection[Session]:
@@ -138,7 +142,7 @@ class Dispatch:
                 client_id,
                 home,
                 self.now,
-                note=self._note,
+                note=self._overheard,
                 unsure=self._unsure,
                 queued=partial(self.queued, client_id),
                 mark=self.ownership.mark,
@@ -162,8 +166,11 @@ class Dispatch:
         """Whether that is our observer's id."""
         return client_id == self.observer.client_id
 
-    def drop_sessions(self, now: float) -> None:
-        """Forget the sessions that nothing needs any more, and give the others their nearest servers."""
+    def look_after_sessions(self, now: float) -> None:
+        """Forget the sessions that nothing needs any more, and give the others their homes; at times."""
+        if now < self._sessions_due:
+            return
+        self._sessions_due = now + SESSIONS_INTERVAL
         idle: list[tuple[float, str]] = []
         for client_id, session in tuple(self._clients.items()):
             if session.is_over(now):
@@ -273,6 +280,11 @@ class Dispatch:
         """``backend`` told the observer of an event."""
         self.now = now
         self._note(backend, document)
+
+    def _overheard(self, backend: Backend, document: Document) -> None:
+        """``backend`` told a client of an event; a ``status`` it tells to the observer as well."""
+        if document.get("type") != "status" or not self._is_watched(backend):
+            self._note(backend, document)
 
     def _unsure(self, backend: Backend) -> None:
         """A client's connection to ``backend`` may have missed something."""

@@ -19,7 +19,7 @@ def work(dispatch: Dispatch, now: float) -> Iterator[Operation]:
 def settle(dispatch: Dispatch, now: float) -> Iterator[Operation]:
     """Of them those that keep every prompt on a server: what a proxy that stops must go on with."""
     dispatch.now = now
-    dispatch.drop_sessions(now)
+    dispatch.look_after_sessions(now)
     dispatch.forget_removed()
     for server in tuple(dispatch.servers.values()):
         if server.is_lost(now):

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from comfyproxy.comfyui.prompts.dispatch import is_observer
+from comfyproxy.comfyui.prompts.dispatch import SESSIONS_INTERVAL, is_observer
 from comfyproxy.core.balancing.backend import AdminState
 from comfyproxy.core.config import ComfyUIConfig
 
@@ -88,11 +88,11 @@ def test_a_session_goes_to_another_server_when_its_nearest_one_goes(rig: Any) ->
     session = rig.open("/ws?clientId=me").session
     home = session.home
     rig.admit(rig.server(home), AdminState.DRAIN)
-    rig.turn(0.25)
+    rig.turn(SESSIONS_INTERVAL)
     assert session.home not in (None, home)
     for server in rig.servers:
         rig.admit(server, AdminState.DRAIN)
-    rig.turn(0.25)
+    rig.turn(SESSIONS_INTERVAL)
     assert session.home is not None
 
 
@@ -132,6 +132,17 @@ def test_events_that_say_nothing_change_nothing(rig: Any, seconds: Prompt, kind:
     for backend in rig.pool.backends:
         tell(rig, backend, kind, data)
     assert (rig.prompt(one).phase, rig.dispatch.server(rig.prompt(one).backend).remaining) == before
+
+
+def test_a_status_that_clients_hear_counts_where_the_observer_hears_none(rig: Any) -> None:
+    rig.turn(1)
+    page, (backend, _) = rig.open("/ws?clientId=me"), rig.pool.backends
+    status = b'{"type": "status", "data": {"status": {"exec_info": {"queue_remaining": 7}}}}'
+    page.session.from_backend(backend, status, False, rig.clock.seconds())
+    assert rig.dispatch.server(backend).remaining == 0
+    rig.disconnect(rig.lines[rig.dispatch.observer.client_id, backend])
+    page.session.from_backend(backend, status, False, rig.clock.seconds())
+    assert rig.dispatch.server(backend).remaining == 7
 
 
 def test_what_another_server_says_of_a_prompt_does_not_count(rig: Any, seconds: Prompt) -> None:
@@ -212,6 +223,6 @@ def test_sessions_that_wait_for_their_clients_are_few(
     for number in range(4):
         page = rig.open(f"/ws?clientId=gone-{number}")
         page.session.detach(page, rig.clock.seconds())
-        rig.turn()
+        rig.turn(SESSIONS_INTERVAL)
     kept = {session.client_id for session in rig.router.sessions} - {rig.dispatch.observer.client_id}
     assert kept == {"there", "busy", "gone-2", "gone-3"}
