@@ -75,7 +75,7 @@ class ClientSession(Telling):
         self._used = now
         self._stage.say(self._remaining.greeting(self.client_id, now))
         self._stage.catch_up()
-        self.is_heard(True, now)
+        self.client_listens(True, now)
 
     def detach(self, client: Client, now: float) -> None:
         """That WebSocket is gone; if another has taken its place, nothing changes."""
@@ -83,7 +83,7 @@ class ClientSession(Telling):
             self._stage.detach()
             self._used = now
             self._home_until = now + HOME_GRACE
-            self.is_heard(False, now)
+            self.client_listens(False, now)
 
     def from_client(self, client: Client, payload: bytes, is_binary: bool, now: float) -> None:
         """What a client says first may be its ``feature_flags``; nothing else counts, as with ComfyUI."""

@@ -93,9 +93,9 @@ class Upstreams:
         self.home = home
         self._review(now)
 
-    def is_heard(self, is_heard: bool, now: float) -> None:
+    def client_listens(self, is_there: bool, now: float) -> None:
         """Whether the client has a WebSocket from now on."""
-        self._linger = LINGER if is_heard else LINGER_UNHEARD
+        self._linger = LINGER if is_there else LINGER_UNHEARD
         for backend, until in self._kept_until.items():
             self._kept_until[backend] = min(until, now + self._linger)
         self._review(now)

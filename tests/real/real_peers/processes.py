@@ -160,6 +160,9 @@ def present(file: Path) -> Iterator[None]:
         file.unlink()
 
 
+LOWEST = 10_081
+"""Above all ports that browsers refuse to ask (https://fetch.spec.whatwg.org/#port-blocking)."""
+
 EPHEMERAL = 32_768
 """The lowest port that Linux, and any other system, gives to whoever asks for none in particular."""
 
@@ -171,7 +174,7 @@ def free_port() -> int:
     that the system gives away by itself.
     """
     while True:
-        port = randrange(10_000, EPHEMERAL)
+        port = randrange(LOWEST, EPHEMERAL)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
