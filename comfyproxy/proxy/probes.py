@@ -44,11 +44,13 @@ JITTER = 0.1
 class ProbePlan:
     """What to ask, how often and how long to wait for the whole answer, in seconds.
 
+    Without a ``probe`` it is enough that the server takes a connection (and has a good certificate, where it
+    has one).
     ``is_patient`` says that a server which takes the connection, has work and does not answer is rather
     taken to be busy (`Pool.observed`).
     """
 
-    probe: Probe
+    probe: Probe | None
     interval: float = 5.0
     timeout: float = 5.0
     is_patient: bool = False
@@ -134,11 +136,11 @@ class Check:
         """The connection stands: ask."""
         self._dialer = None
         self._line = upstream
-        request = self._plan.probe.request(self._backend.authority)
-        if request:
-            upstream.transport.write(request)
-        else:
+        probe = self._plan.probe
+        if probe is None:
             self._conclude(Verdict(True, "it took a connection"))
+        else:
+            upstream.transport.write(probe.request(self._backend.authority))
 
     def connect_failed(self, error: ConnectFailed) -> None:
         """It does not stand."""
@@ -162,6 +164,7 @@ class Check:
             self._conclude(Verdict(False, "it closed the connection before its answer was complete"))
 
     def _judge(self) -> None:
+        assert self._plan.probe is not None
         assert self._reader.head is not None
         self._conclude(self._plan.probe.judge(self._reader.head, self._reader.body))
 

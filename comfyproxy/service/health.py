@@ -8,7 +8,7 @@ from comfyproxy.core.balancing.backend import Backend
 from comfyproxy.core.balancing.balancer import Balancer
 from comfyproxy.core.balancing.outliers import EjectionRules
 from comfyproxy.core.balancing.pool import HealthRules, Pool
-from comfyproxy.core.balancing.probing import HttpProbe, TcpProbe
+from comfyproxy.core.balancing.probing import HttpProbe
 from comfyproxy.core.config import HealthConfig
 from comfyproxy.core.configuration.addresses import parse_addresses
 from comfyproxy.errors import ConfigError, UnknownServer
@@ -68,7 +68,7 @@ def plan_of(config: HealthConfig) -> ProbePlan | None:
         return ProbePlan(ComfyUIProbe(), *times, is_patient=True)
     if kind == "http":
         return ProbePlan(HttpProbe(path, config.status), *times)
-    return ProbePlan(TcpProbe(), *times) if kind == "tcp" else None
+    return ProbePlan(None, *times) if kind == "tcp" else None
 
 
 def find_servers(pools: Iterable[Pool], server: str) -> list[tuple[Pool, Backend]]:

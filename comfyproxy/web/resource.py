@@ -85,17 +85,9 @@ class RoundRobinResource(ReverseProxyResource):
         debug: bool = False,
     ) -> None:
         servers = pool.pool if isinstance(pool, Balancer) else _pool(pool)
-        addresses = servers.addresses
-        host, port = (addresses[0].host, addresses[0].port) if addresses else ("", 0)
-        if reactor is None:
-            super().__init__(host, port, path)
-        else:
-            super().__init__(host, port, path, reactor)
-        if isinstance(pool, Balancer):
-            self.balancer = pool
-        else:
-            self.balancer = Balancer(servers, clock=self.reactor.seconds)
-        timeouts = timeouts if timeouts is not None else Timeouts()
+        super().__init__(*_first(servers), path, *(() if reactor is None else (reactor,)))
+        self.balancer = pool if isinstance(pool, Balancer) else Balancer(servers, clock=self.reactor.seconds)
+        timeouts = timeouts or Timeouts()
         route = Route(
             b"/",
             self.balancer,
@@ -184,6 +176,11 @@ class RoundRobinResource(ReverseProxyResource):
 
 def _pool(servers: Servers | Pool) -> Pool:
     return servers if isinstance(servers, Pool) else Pool("default", _addresses(servers))
+
+
+def _first(pool: Pool) -> tuple[str, int]:
+    """The host and the port of the first server."""
+    return next(((address.host, address.port) for address in pool.addresses), ("", 0))
 
 
 def _limiters(texts: Iterable[str]) -> tuple[RateLimiter, ...]:

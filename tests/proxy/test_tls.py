@@ -16,7 +16,7 @@ from twisted.internet.ssl import CertificateOptions, optionsForClientTLS
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from comfyproxy.core.balancing.operations import Ask
-from comfyproxy.core.balancing.probing import HttpProbe, TcpProbe
+from comfyproxy.core.balancing.probing import HttpProbe
 from comfyproxy.core.config import Timeouts
 from comfyproxy.core.configuration.addresses import Address
 from comfyproxy.proxy.asking import Question
@@ -351,7 +351,7 @@ def checked(rig: Rig, probe: Any) -> tuple[bool, str, bool]:
     return said[0]
 
 
-@pytest.mark.parametrize("probe", [HttpProbe("/"), TcpProbe()])
+@pytest.mark.parametrize("probe", [HttpProbe("/"), None])
 def test_a_check_is_made_over_tls(make_https, trusted, probe):
     rig = make_https(ok(), trusted.server("gpu1"))
     assert checked(rig, probe)[0]
@@ -359,18 +359,18 @@ def test_a_check_is_made_over_tls(make_https, trusted, probe):
 
 def test_a_check_of_a_server_with_anothers_certificate_fails(make_https, trusted):
     rig = make_https(ok(), trusted.server("other"))
-    assert checked(rig, TcpProbe()) == (False, "its certificate is for another name", False)
+    assert checked(rig, None) == (False, "its certificate is for another name", False)
 
 
 def test_a_check_of_a_server_whose_certificate_nobody_knows_fails(make_https, trusted):
     rig = make_https(ok(), Authority().server("gpu1"))
-    assert checked(rig, TcpProbe()) == (False, "TLS: certificate verify failed", False)
+    assert checked(rig, None) == (False, "TLS: certificate verify failed", False)
 
 
 def test_a_check_of_a_server_that_leaves_in_the_handshake_fails(make_rig, trusted):
     leaves = ScriptedBackend([Step(after=b"", end="close")])
     rig = make_rig(leaves, addresses=[Address("https", "10.0.0.1", 8443)])
-    assert checked(rig, TcpProbe()) == (False, "it closed the connection during the handshake", False)
+    assert checked(rig, None) == (False, "it closed the connection during the handshake", False)
 
 
 def test_a_check_does_not_wait_for_a_server_that_never_ends_its_tls(make_https, trusted):
@@ -380,7 +380,7 @@ def test_a_check_does_not_wait_for_a_server_that_never_ends_its_tls(make_https, 
 
 def test_a_check_of_a_server_that_takes_the_connection_and_no_handshake_is_slow(make_rig, trusted):
     rig = make_rig(ScriptedBackend(), addresses=[Address("https", "10.0.0.1", 8443)])
-    assert checked(rig, TcpProbe()) == (False, "no answer within 5 s", True)
+    assert checked(rig, None) == (False, "no answer within 5 s", True)
 
 
 def test_the_proxy_asks_over_tls_too(make_https, trusted):

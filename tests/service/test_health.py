@@ -7,7 +7,7 @@ import pytest
 from comfyproxy.comfyui.probe import ComfyUIProbe
 from comfyproxy.core.balancing.balancer import Balancer
 from comfyproxy.core.balancing.pool import Pool
-from comfyproxy.core.balancing.probing import HttpProbe, TcpProbe
+from comfyproxy.core.balancing.probing import HttpProbe
 from comfyproxy.core.config import HealthConfig
 from comfyproxy.core.configuration.addresses import parse_addresses
 from comfyproxy.errors import UnknownServer
@@ -22,7 +22,7 @@ QUEUE = b'HTTP/1.1 200 OK\r\nContent-Length: 38\r\n\r\n{"exec_info": {"queue_rem
     ("probe", "plan"),
     [
         ("none", None),
-        ("tcp", ProbePlan(TcpProbe(), 9.0, 3.0)),
+        ("tcp", ProbePlan(None, 9.0, 3.0)),
         ("http:/health?a:b", ProbePlan(HttpProbe("/health?a:b", ((204, 204),)), 9.0, 3.0)),
     ],
 )

@@ -33,7 +33,7 @@ OBSERVER = "0b5e7ed00000"
 
 MAX_IDLE = 1000
 """Sessions that are kept for clients which may come back. Whoever makes up a client id for each request has
-no use for them, and each has connections."""
+no use for them."""
 
 SESSIONS_INTERVAL = 1.0
 """Seconds between two looks at all sessions: every event makes work, and they may be a thousand."""

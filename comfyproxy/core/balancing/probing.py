@@ -32,26 +32,13 @@ class Verdict:
 
 
 class Probe(Protocol):
-    """One way to check a server."""
+    """A question to a server, and what its answer says."""
 
     def request(self, authority: bytes) -> bytes:
-        """What to send to the server of that ``Host``; empty if a connection is all that it takes."""
+        """What to send to the server of that ``Host``."""
 
     def judge(self, head: ResponseHead, body: bytes) -> Verdict:
         """What the answer says."""
-
-
-@dataclass(frozen=True, slots=True)
-class TcpProbe:
-    """The server takes connections (and has a good certificate, where it has one)."""
-
-    def request(self, authority: bytes) -> bytes:
-        """Nothing."""
-        return b""
-
-    def judge(self, head: ResponseHead, body: bytes) -> Verdict:
-        """It is never asked."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,9 @@
 import h11
 import pytest
 
-from comfyproxy.core.balancing.probing import MAX_BODY, MAX_HEAD, AnswerReader, HttpProbe, TcpProbe, Verdict
+from comfyproxy.core.balancing.probing import MAX_BODY, MAX_HEAD, AnswerReader, HttpProbe, Verdict
 from comfyproxy.core.http.http1 import parse_response_head
 from comfyproxy.errors import ProtocolError
-
-OK = parse_response_head(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b"GET")
 
 
 def test_request_is_one_that_other_parsers_take_and_ends_the_connection() -> None:
@@ -19,12 +17,6 @@ def test_request_is_one_that_other_parsers_take_and_ends_the_connection() -> Non
     fields = dict(request.headers)
     assert (fields[b"host"], fields[b"connection"]) == (b"gpu1:8188", b"close")
     assert isinstance(server.next_event(), h11.EndOfMessage)
-
-
-def test_connection_is_all_that_a_tcp_probe_needs() -> None:
-    assert TcpProbe().request(b"db1:5432") == b""
-    with pytest.raises(NotImplementedError):
-        TcpProbe().judge(OK, b"")
 
 
 @pytest.mark.parametrize(
