@@ -185,3 +185,24 @@ def text(node: str, words: str, prompt: str | None = None) -> bytes:
         + b"".join(len(part).to_bytes(4, "big") + part for part in parts)
         + words.encode()
     )
+
+
+def spoken(script: Script) -> list[str]:
+    """The kinds of messages, without `status`."""
+    return [kind for kind in script.kinds() if kind != "status"]
+
+
+def whole(prompt: str, *middle: str, ending: str = "execution_success") -> list[str]:
+    """The kinds of the messages by which a prompt is told of after the fact."""
+    return [
+        f"execution_start {prompt}",
+        f"execution_cached {prompt}",
+        *middle,
+        f"{ending} {prompt}",
+        f"executing None {prompt}",
+    ]
+
+
+def begun(prompt: str, node: str = "4") -> list[str]:
+    """The same of one that begins."""
+    return [f"execution_start {prompt}", f"execution_cached {prompt}", f"executing {node} {prompt}"]

@@ -9,26 +9,6 @@ from hypothesis import strategies as st
 from comfyproxy.comfyui.fanin.session import LINGER, LINGER_UNTOLD, ClientSession
 from tests.comfyui.fanin.rig import PAGE_FLAGS, Script, SessionRig
 
-
-@pytest.fixture
-def rig() -> SessionRig:
-    """A session whose servers have greeted the client."""
-    rig = SessionRig()
-    rig.open(0, 1, 2)
-    return rig
-
-
-@pytest.fixture
-def script(rig: SessionRig) -> Script:
-    """Its client."""
-    return rig.script()
-
-
-def spoken(script: Script) -> list[str]:
-    """The kinds of messages, without `status`."""
-    return [kind for kind in script.kinds() if kind != "status"]
-
-
 # Clients
 
 

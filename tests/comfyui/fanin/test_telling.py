@@ -9,26 +9,7 @@ from comfyproxy.comfyui.fanin.session import LINGER, NOTHING_LEFT
 from comfyproxy.comfyui.fanin.telling import SILENCE, UNHEARD
 from comfyproxy.comfyui.wire import MAX_ID
 from tests.comfyui.fanin.page import Recording
-from tests.comfyui.fanin.rig import PAGE_FLAGS, Script, SessionRig, picture, preview, text
-
-
-@pytest.fixture
-def rig() -> SessionRig:
-    """A session whose servers have greeted the client."""
-    rig = SessionRig()
-    rig.open(0, 1, 2)
-    return rig
-
-
-@pytest.fixture
-def script(rig: SessionRig) -> Script:
-    """Its client."""
-    return rig.script()
-
-
-def spoken(script: Script) -> list[str]:
-    """The kinds of messages, without `status`."""
-    return [kind for kind in script.kinds() if kind != "status"]
+from tests.comfyui.fanin.rig import PAGE_FLAGS, Script, SessionRig, picture, preview, spoken, text
 
 
 @pytest.mark.parametrize("kind", ["progress", "progress_state", "execution_interrupted"])
