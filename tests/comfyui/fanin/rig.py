@@ -137,6 +137,13 @@ class SessionRig:
         self.says(server, "execution_cached", {"nodes": [], "prompt_id": prompt, "timestamp": 1})
         self.executes(server, prompt, node)
 
+    def begin(self, *prompts: str) -> None:
+        """Each of these prompts is on a server of its own (the first on the first); they begin in turn."""
+        for server, prompt in enumerate(prompts):
+            self.add(server, prompt)
+        for server, prompt in enumerate(prompts):
+            self.starts(server, prompt)
+
     def executes(self, server: int, prompt: str, node: str = "4") -> None:
         """A server goes on to that node."""
         self.says(server, "executing", {"node": node, "display_node": node, "prompt_id": prompt})

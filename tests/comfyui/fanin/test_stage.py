@@ -59,10 +59,7 @@ def test_a_script_is_not_given_a_result_twice(rig: SessionRig, script: Script) -
 def test_nothing_comes_between_an_ending_and_the_last_event_of_what_is_shown(
     rig: SessionRig, script: Script
 ) -> None:
-    rig.add(0, "A")
-    rig.add(1, "B")
-    rig.starts(0, "A")
-    rig.starts(1, "B")
+    rig.begin("A", "B")
     rig.says(0, "execution_success", {"prompt_id": "A"})
     script.take()
     rig.finishes(1, "B")
@@ -74,11 +71,7 @@ def test_nothing_comes_between_an_ending_and_the_last_event_of_what_is_shown(
 def test_of_those_that_ended_meanwhile_the_first_to_end_is_told_of_first(
     rig: SessionRig, script: Script
 ) -> None:
-    rig.add(0, "A")
-    rig.add(1, "B")
-    rig.add(2, "C")
-    for server, prompt in enumerate("ABC"):
-        rig.starts(server, prompt)
+    rig.begin("A", "B", "C")
     rig.says(0, "execution_success", {"prompt_id": "A"})
     rig.now += 0.1
     rig.finishes(2, "C")
@@ -94,10 +87,7 @@ def test_of_those_that_ended_meanwhile_the_first_to_end_is_told_of_first(
 
 
 def test_previews_are_of_the_shown_prompt_alone(rig: SessionRig, page: Script) -> None:
-    rig.add(0, "A")
-    rig.add(1, "B")
-    rig.starts(0, "A")
-    rig.starts(1, "B")
+    rig.begin("A", "B")
     page.take()
     for payload in (preview("B"), picture(1, 1), preview("B", "image/png")):
         rig.sends(1, payload, True)
@@ -134,10 +124,7 @@ def test_pictures_of_the_shown_prompt_all_reach_a_slow_script(rig: SessionRig, s
 
 
 def test_texts_of_another_prompt_are_shown_with_it(rig: SessionRig, page: Script) -> None:
-    rig.add(0, "A")
-    rig.add(1, "B")
-    rig.starts(0, "A")
-    rig.starts(1, "B")
+    rig.begin("A", "B")
     page.take()
     rig.sends(1, text("4", "half"), True)
     rig.sends(1, text("4", "done"), True)
@@ -200,10 +187,7 @@ def test_a_prompt_that_begins_again_elsewhere_is_no_longer_shown_as_running(
 
 
 def test_one_that_was_not_shown_begins_again_in_silence(rig: SessionRig, script: Script) -> None:
-    rig.add(0, "A")
-    rig.add(1, "B")
-    rig.starts(0, "A")
-    rig.starts(1, "B")
+    rig.begin("A", "B")
     rig.gives(1, "B")
     script.take()
     rig.add(2, "B")

@@ -424,10 +424,7 @@ def test_a_server_that_executes_nothing_yet_has_no_node_to_speak_of(rig: Session
 
 
 def test_binary_messages_of_node_packs_are_of_the_shown_prompt(rig: SessionRig, script: Script) -> None:
-    rig.add(0, "A")
-    rig.add(1, "B")
-    rig.starts(0, "A")
-    rig.starts(1, "B")
+    rig.begin("A", "B")
     script.take()
     rig.sends(1, b"\0\0\0\x63B", True)
     rig.sends(0, b"\0\0\0\x63A", True)

@@ -44,10 +44,7 @@ def test_what_was_shown_goes_on_being_shown_to_who_comes_back(rig: SessionRig, p
 def test_an_ending_is_told_once_though_the_client_came_back_before_the_last_event(
     rig: SessionRig, page: Script, is_away: bool
 ) -> None:
-    rig.add(0, "A")
-    rig.add(1, "B")
-    rig.starts(0, "A")
-    rig.starts(1, "B")
+    rig.begin("A", "B")
     rig.says(0, "execution_error", {"prompt_id": "A"})
     rig.session.detach(page, rig.now)
     back = Script()
@@ -115,10 +112,7 @@ def test_results_for_later_are_kept_in_bounds(
     rig: SessionRig, page: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage_module, "MAX_KEPT", 300)
-    rig.add(0, "A")
-    rig.add(1, "B")
-    rig.starts(0, "A")
-    rig.starts(1, "B")
+    rig.begin("A", "B")
     page.take()
     for number in range(10):
         rig.gives(1, "B", str(number))
@@ -159,10 +153,7 @@ def test_a_program_that_queued_before_it_listened_is_told_all_of_what_runs(rig: 
 
 def queue_two(rig: SessionRig) -> None:
     """Two prompts of which the second ends first."""
-    rig.add(0, "A")
-    rig.add(1, "B")
-    rig.starts(0, "A")
-    rig.starts(1, "B")
+    rig.begin("A", "B")
     rig.gives(1, "B")
     rig.finishes(1, "B")
 
